@@ -1,0 +1,69 @@
+/* Prepared statements: shared text, per-client names, per-server LRU. */
+#ifndef POOL_STMT_H
+#define POOL_STMT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/map.h"
+#include "base/span.h"
+
+/*
+ * A statement: the text and parameter types of a Parse message. Equal ones
+ * are one object for the whole process. Immutable; any thread.
+ */
+struct stmt {
+	_Atomic unsigned refs;
+	struct hash_node by_text;
+	uint64_t id;			/* never used again */
+	uint32_t effects;		/* wire/sqlscan's set */
+	uint32_t len;
+	char tail[];			/* query NUL, count, type oids */
+};
+
+#define STMT_NAME_MAX 32
+#define STMT_PREFIX "PGSLUICE_"
+
+/* `tail` is a Parse body behind the statement's name. +1 reference, NULL:
+ * out of memory. */
+struct stmt *stmt_intern(struct span tail);
+struct stmt *stmt_ref(struct stmt *stmt);
+void stmt_unref(struct stmt *stmt);	/* takes NULL */
+/* Its name on servers; NUL-terminated. Returns the length. */
+size_t stmt_name(const struct stmt *stmt, char name[STMT_NAME_MAX]);
+struct span stmt_sql(const struct stmt *stmt);
+
+/* A client's names. All zeroes is empty. */
+struct stmt_names {
+	struct hash map;
+};
+/* NULL: no such name. Borrowed. */
+struct stmt *stmt_names_get(const struct stmt_names *names,
+    struct span name);
+/* Sets or (stmt NULL) removes; takes over the caller's reference, hands the
+ * former one to *ret_was (may be NULL there). False: out of memory. */
+bool stmt_names_set(struct stmt_names *names, struct span name,
+    struct stmt *stmt, struct stmt **ret_was);
+/* The client's name for the statement that servers know as `server_name`;
+ * server_name itself when it has none. */
+struct span stmt_names_of(const struct stmt_names *names,
+    struct span server_name);
+void stmt_names_clear(struct stmt_names *names);
+unsigned stmt_names_count(const struct stmt_names *names);
+
+/* What is prepared on a server, least recently used last. Zero + init. */
+struct stmt_cache {
+	struct hash map;
+	struct list used;		/* most recent first */
+};
+void stmt_cache_init(struct stmt_cache *cache);
+bool stmt_cache_has(struct stmt_cache *cache, const struct stmt *stmt);
+/* Holds a reference of its own. False: out of memory. */
+bool stmt_cache_add(struct stmt_cache *cache, struct stmt *stmt);
+void stmt_cache_remove(struct stmt_cache *cache, const struct stmt *stmt);
+/* The least recently used, borrowed; NULL when empty. */
+struct stmt *stmt_cache_oldest(const struct stmt_cache *cache);
+unsigned stmt_cache_count(const struct stmt_cache *cache);
+void stmt_cache_clear(struct stmt_cache *cache);
+
+#endif

@@ -1,0 +1,39 @@
+/* Session parameters: immutable sets, compared by pointer, applied as diff. */
+#ifndef POOL_VARS_H
+#define POOL_VARS_H
+
+#include <stdbool.h>
+
+#include "base/buf.h"
+#include "base/span.h"
+
+/*
+ * A set of (name, value) that differ from what a fresh server session has.
+ * Sets with the same content are one object: clients that agree share it,
+ * and "does this server suit this client?" is one comparison of pointers.
+ * Reference-counted; any thread.
+ */
+struct vars;
+
+struct vars *vars_none(void);		/* the empty set, one reference */
+struct vars *vars_ref(struct vars *vars);
+void vars_unref(struct vars *vars);
+/* `vars` with name set to value, or without it (value.at NULL). Gives the
+ * reference of `vars` back and returns a new one; NULL (and `vars` kept):
+ * out of memory. */
+struct vars *vars_with(struct vars *vars, struct span name,
+    struct span value);
+/* SPAN_NONE: not in the set. Names are compared without case. */
+struct span vars_get(const struct vars *vars, struct span name);
+unsigned vars_count(const struct vars *vars);
+void vars_at(const struct vars *vars, unsigned i, struct span *ret_name,
+    struct span *ret_value);
+/* SET and RESET statements that make a session with `have` one with `want`,
+ * quoted; nothing when they are equal. */
+void vars_diff(const struct vars *have, const struct vars *want,
+    struct buf *out);
+/* Has this set been accepted by a server of the object `where`? */
+bool vars_is_proven(const struct vars *vars, const void *where);
+void vars_prove(struct vars *vars, const void *where);
+
+#endif

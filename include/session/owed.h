@@ -1,0 +1,76 @@
+/* The replies that a server still owes, in order. */
+#ifndef SESSION_OWED_H
+#define SESSION_OWED_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct stmt;
+
+/* What was sent: which reply will come is in protocol 3, "Message Flow". */
+enum owed_kind {
+	OWED_PARSE,			/* 1 */
+	OWED_BIND,			/* 2 */
+	OWED_DESCRIBE,			/* [t] T or n */
+	OWED_EXECUTE,			/* ... C, I or s */
+	OWED_CLOSE,			/* 3 */
+	OWED_SYNC,			/* Z */
+	OWED_QUERY,			/* ... Z */
+	OWED_FUNCTION,			/* V Z */
+};
+
+enum owed_action {
+	OWED_FORWARD,			/* the client asked, the client gets it */
+	OWED_SWALLOW,			/* we asked */
+	OWED_LOCAL,			/* never sent: we answer when it is its
+					 * turn among the others */
+};
+
+/* What is to be undone if the server skips this message: a name of the
+ * client's that was changed when the message was passed on. */
+struct owed_change {
+	struct stmt *was;		/* NULL = the name was free */
+	uint32_t len;
+	char name[];
+};
+
+struct owed_entry {
+	uint8_t kind;			/* enum owed_kind */
+	uint8_t action;			/* enum owed_action */
+	struct stmt *stmt;		/* PARSE, CLOSE of ours; a reference */
+	struct owed_change *change;	/* NULL = nothing to undo */
+};
+
+struct owed {
+	struct owed_entry *ring;
+	uint32_t mask;			/* size - 1 */
+	uint32_t head;
+	uint32_t count;
+	uint32_t local;			/* how many of them are OWED_LOCAL */
+	bool skipping;			/* the server skips up to a Sync that
+					 * has not been passed on yet */
+	bool batch_open;		/* an extended batch was begun, and no Z
+					 * has ended it */
+	bool copy_in;			/* the server reads COPY data */
+};
+
+/* No more than this many entries (the client is paused before): Postgres
+ * flushes its replies at 8 KB, and every reply has 5 bytes, so a server always
+ * answers some of them without waiting for a Flush or Sync of ours. */
+#define OWED_MAX 8192
+
+bool owed_init(struct owed *owed);	/* false: out of memory */
+void owed_finish(struct owed *owed);
+/* NULL: out of memory. The entry is zero but for kind and action. */
+struct owed_entry *owed_push(struct owed *owed, enum owed_kind kind,
+    enum owed_action action);
+struct owed_entry *owed_head(const struct owed *owed);	/* NULL = empty */
+struct owed_entry *owed_at(const struct owed *owed, uint32_t i); /* 0=head */
+/* The caller has taken care of stmt and change. */
+void owed_pop(struct owed *owed);
+void owed_pop_last(struct owed *owed);
+/* Is any reply owed by the server itself? */
+bool owed_is_clear(const struct owed *owed);
+void owed_change_free(struct owed_change *change);
+
+#endif

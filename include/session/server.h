@@ -1,0 +1,129 @@
+/* A server: a connection to Postgres. */
+#ifndef SESSION_SERVER_H
+#define SESSION_SERVER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "net/dns.h"
+#include "net/stream.h"
+#include "pool/pool.h"
+#include "pool/stmt.h"
+#include "session/owed.h"
+#include "session/relay.h"
+
+struct client;
+struct error_fields;
+struct server_login;
+struct server_opening;
+struct setup;
+struct vars;
+struct worker;
+
+enum server_state {
+#define X(name, shown, from) SERVER_##name,
+#include "session/server_state.def"
+#undef X
+	SERVER_STATES
+};
+
+struct server {
+	uint32_t magic;
+	uint8_t state;			/* enum server_state; server_move() */
+	char status;			/* of the last Z: 'I', 'T', 'E' */
+	bool uncounted;			/* its failure has told the pool */
+	bool tainted;			/* not for anybody else: close it */
+	bool is_local;			/* unix socket or loopback */
+	bool commit_sent;		/* what it owes may have committed */
+	bool unproven;			/* the parameters sent may be refused */
+	struct stream s;
+	struct worker *worker;
+	struct list node;		/* the worker's list of this state */
+	struct list dispatch;		/* to be freed up at the turn's end */
+	struct pool *pool;
+	struct pool_server place;
+	struct client *client;		/* the link; NULL = none */
+	struct relay relay;		/* bytes from this server */
+	struct owed owed;
+	struct stmt_cache statements;
+	unsigned max_statements;	/* kept prepared; 0 = not tracked */
+	struct stmt *unnamed;		/* in its unnamed slot; NULL = unknown */
+	struct vars *vars;		/* what its session differs by */
+	struct vars *baseline;		/* what it reported at login */
+	unsigned cancels;		/* on their way; not given meanwhile */
+	uint32_t pid;			/* of the backend */
+	unsigned char key[256];		/* its cancel key */
+	unsigned key_len;
+	union stream_address address;	/* where it was connected to */
+	socklen_t address_len;
+	char *host;			/* for TLS; NULL when unix */
+	struct loop_timer timer;
+	struct server_opening *opening;	/* only until logged in */
+	char *last_words;		/* a FATAL it sent; NULL = none */
+	uint64_t id;
+	uint64_t epoch;			/* of its pool, when it was opened */
+	uint64_t opened_us;		/* clock_us() */
+	uint64_t lifetime_us;		/* with jitter; 0 = for ever */
+	uint64_t connected_us;		/* wall clock, for SHOW */
+	uint64_t request_us;		/* wall clock of the last link */
+	struct loop_mail mail;		/* when it moves to another worker */
+	uint64_t mail_client;		/* ... and for whom; 0 = the line */
+};
+
+/* Opens a connection for this pool, which has counted it already. */
+void server_open(struct worker *worker, struct pool *pool);
+void server_move(struct server *server, enum server_state state);
+const char *server_state_shown(const struct server *server);
+/*
+ * The one closer. Pool's count, statements, link are taken care of; the
+ * object is freed at the end of the turn, or when the last cancel for it has
+ * ended. `why` goes to the log. A linked client must have been parted.
+ */
+void server_close(struct server *server, const char *why);
+/* The connection ended by itself; a linked client is told. */
+void server_lost(struct server *server, const char *why);
+/* Asks something of its own, outside of any client: a Query whose replies
+ * are swallowed. False: out of memory. */
+bool server_ask(struct server *server, const char *sql);
+/* A query of ours was answered with an error. */
+void server_own_query_failed(struct server *server,
+    const struct error_fields *fields);
+/* DISCARD ALL has put its session back to what it was at login. */
+void server_discarded(struct server *server);
+void server_set_unnamed(struct server *server, struct stmt *stmt_or_null);
+/* Forgets what it owes; undoes what the client's names owe to that. */
+void server_forget_owed(struct server *server);
+/* An idle server is at its end. */
+void server_idle_ended(struct server *server, const char *why);
+/* A cancel for it has ended. */
+void server_cancel_ended(struct server *server);
+/* On the idle list: when is it to be looked at again? */
+void server_arm_idle(struct server *server);
+/* Is it not to be used any longer (lifetime, RECONNECT, tainted)? */
+bool server_is_expired(const struct server *server);
+const char *server_prefix(const struct server *server, char *text,
+    size_t size);
+void server_free(struct server *server);	/* the reaper only */
+/* At the worker's end: closes without a word. */
+void server_drop(struct server *server);
+
+/* session/server_login.c: everything up to the first ReadyForQuery. */
+void server_login_start(struct server *server);
+size_t server_login_data(struct server *server, const char *at, size_t len);
+void server_login_opened(struct server *server);  /* connected, TLS up */
+void server_login_lost(struct server *server, enum stream_end why);
+void server_login_timeout(struct server *server);
+void server_login_free(struct server *server);
+/* A ParameterStatus of a logged-in server: what it means for both sides. */
+bool server_parameter(struct server *server, struct span name,
+    struct span value);
+
+/* Hand-over between workers. */
+void server_send_to(struct server *server, unsigned worker,
+    uint64_t client_id);
+/* Ask the worker that has this idle server (already off the idle list) to
+ * give it to the line, or to close it. */
+void server_offer(struct pool_server *place);
+void server_dismiss(struct pool_server *place);
+
+#endif

@@ -1,0 +1,810 @@
+/*
+ * Pools.
+ *
+ * A pool is the set of server connections to one database as one user, and
+ * the line of clients that wait for one. All workers share it:
+ *
+ *                      struct pool (one short mutex)
+ *        line  o--o--o--o--o--o        one FIFO for the whole process
+ *                |     |  |
+ *        shard 0 |line o  o  idle s s  what belongs to worker 0
+ *        shard 1 |line o     idle s    what belongs to worker 1
+ *
+ * A client never moves between workers; an idle server may. Its socket is
+ * registered with its worker's event loop, so moving it costs a few system
+ * calls and a mail. Hence the rules:
+ *
+ *   take  an idle server of this worker; else open one, if the limits let
+ *         us; else have one fetched that idles elsewhere; else wait.
+ *   give  to the head of the line. If that one lives on another worker but
+ *         somebody here has waited nearly as long (within SLACK_US), to the
+ *         one here: with deep lines on all workers servers then hardly ever
+ *         move, and nobody is overtaken by more than the slack.
+ *
+ * What the mutex guards is said in pool.h. Nothing in here waits, calls the
+ * system, or calls up: answers tell the caller whom to wake and what to open.
+ *
+ * Invariants, whenever the lock is free:
+ *   servers  = opening + idle + in use + closing, never above the limit
+ *              (checked where it grows)
+ *   waiting  = length of the line
+ *   somebody waits  =>  no idle server, unless the database is paused or
+ *              a server was let go of and is on its way to the line
+ */
+#include "pool/pool.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/mem.h"
+#include "pool/vars.h"
+
+#define POOL_MAGIC 0x706f6f6cu
+/* A local waiter may be served this much before an older one elsewhere. */
+#define SLACK_US 5000
+#define RETRY_FIRST_US 100000
+/* Logins to servers that run at the same time, in one pool. */
+#define OPENING_MAX 64
+
+MEM_TYPE(pool_type, pool);
+MEM_TYPE(pool_quota_type, pool_quota);
+MEM_TYPE(pool_welcome_type, pool_welcome);
+
+static struct {
+	pthread_mutex_t lock;
+	unsigned workers;
+	struct hash pools;
+	struct list all;
+	struct hash quotas[2];		/* of databases, of users */
+} directory = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+void
+pools_init(unsigned workers)
+{
+	check(workers >= 1 && workers <= POOL_WORKERS);
+	directory.workers = workers;
+	list_init(&directory.all);
+}
+
+static uint64_t
+pool_hash(struct span database, struct span user)
+{
+	return span_hash(database) * 31 + span_hash(user);
+}
+
+static struct pool_quota *
+quota_lookup(bool of_user, struct span name)
+{
+	struct hash_node *node = hash_find(&directory.quotas[of_user],
+	    span_hash(name));
+
+	for (; node != NULL; node = hash_next_equal(node)) {
+		struct pool_quota *quota =
+		    container_of(node, struct pool_quota, by_name);
+		if (span_is(name, quota->name))
+			return quota;
+	}
+	return NULL;
+}
+
+static struct pool_quota *
+quota_get(bool of_user, struct span name)
+{
+	struct pool_quota *quota = quota_lookup(of_user, name);
+
+	if (quota != NULL)
+		return quota;
+	quota = mem_new(&pool_quota_type);
+	if (quota == NULL)
+		return NULL;
+	quota->name = mem_strndup(name.at, name.len);
+	if (quota->name == NULL ||
+	    !hash_add(&directory.quotas[of_user], &quota->by_name,
+	    span_hash(name))) {
+		mem_free(quota->name);
+		mem_delete(&pool_quota_type, quota);
+		return NULL;
+	}
+	return quota;
+}
+
+/* Under the pool's lock, or before anybody else knows the pool. */
+static void
+pool_configure(struct pool *pool, struct conf *conf,
+    const struct conf_database *db)
+{
+	const struct conf_user *user =
+	    conf_find_user(conf, span_of(pool->user));
+	int per_user = user != NULL ? user->max_user_connections : -1;
+	int clients = user != NULL ? user->max_user_client_connections : -1;
+
+	conf_ref(conf);
+	if (pool->conf != NULL)
+		conf_unref(pool->conf);
+	pool->conf = conf;
+	pool->db = db;
+	pool->conf_user = user;
+	pool->database_quota->max_servers = db->max_db_connections;
+	pool->database_quota->max_clients = db->max_db_client_connections;
+	pool->user_quota->max_servers =
+	    per_user >= 0 ? per_user : conf->o.max_user_connections;
+	pool->user_quota->max_clients =
+	    clients >= 0 ? clients : conf->o.max_user_client_connections;
+}
+
+static void
+pool_destroy(struct pool *pool)
+{
+	mem_free(pool->shard);
+	mem_free(pool->database);
+	mem_free(pool->user);
+	mem_delete(&pool_type, pool);
+}
+
+static struct pool *
+pool_create(struct conf *conf, const struct conf_database *db,
+    struct span database, struct span user)
+{
+	struct pool *pool = mem_new(&pool_type);
+
+	if (pool == NULL)
+		return NULL;
+	pool->magic = POOL_MAGIC;
+	pool->database = mem_strndup(database.at, database.len);
+	pool->user = mem_strndup(user.at, user.len);
+	pool->database_quota = quota_get(false, database);
+	pool->user_quota = quota_get(true, user);
+	pool->shard_count = directory.workers;
+	pool->shard = mem_zalloc(directory.workers * sizeof(*pool->shard));
+	if (pool->database == NULL || pool->user == NULL ||
+	    pool->database_quota == NULL || pool->user_quota == NULL ||
+	    pool->shard == NULL ||
+	    !hash_add(&directory.pools, &pool->by_name,
+	    pool_hash(database, user))) {
+		pool_destroy(pool);
+		return NULL;
+	}
+	pthread_mutexattr_t adaptive;
+	pthread_mutexattr_init(&adaptive);
+	pthread_mutexattr_settype(&adaptive, PTHREAD_MUTEX_ADAPTIVE_NP);
+	pthread_mutex_init(&pool->lock, &adaptive);
+	list_init(&pool->line);
+	for (unsigned i = 0; i < pool->shard_count; i++) {
+		list_init(&pool->shard[i].idle);
+		list_init(&pool->shard[i].line);
+	}
+	pool_configure(pool, conf, db);
+	list_append(&directory.all, &pool->all);
+	return pool;
+}
+
+struct pool *
+pool_get(struct conf *conf, const struct conf_database *db,
+    struct span database, struct span user)
+{
+	struct pool *found = NULL;
+
+	pthread_mutex_lock(&directory.lock);
+	struct hash_node *node = hash_find(&directory.pools,
+	    pool_hash(database, user));
+	for (; node != NULL && found == NULL; node = hash_next_equal(node)) {
+		struct pool *pool = container_of(node, struct pool, by_name);
+		if (span_is(database, pool->database) &&
+		    span_is(user, pool->user))
+			found = pool;
+	}
+	if (found == NULL)
+		found = pool_create(conf, db, database, user);
+	pthread_mutex_unlock(&directory.lock);
+	return found;
+}
+
+struct pool *
+pool_next(struct pool *after)
+{
+	struct list *node;
+
+	pthread_mutex_lock(&directory.lock);
+	node = after == NULL ? directory.all.next : after->all.next;
+	pthread_mutex_unlock(&directory.lock);
+	return node == &directory.all ? NULL :
+	    container_of(node, struct pool, all);
+}
+
+void
+pools_configure(struct conf *conf)
+{
+	struct pool *pool = NULL;
+
+	while ((pool = pool_next(pool)) != NULL) {
+		const struct conf_database *db =
+		    conf_find_database(conf, span_of(pool->database));
+		pthread_mutex_lock(&pool->lock);
+		/* A database that was taken out of the file keeps its last
+		 * settings for the clients that are still there. */
+		if (db != NULL)
+			pool_configure(pool, conf, db);
+		pthread_mutex_unlock(&pool->lock);
+	}
+}
+
+struct pool_quota *
+pool_quota_find(struct span name, bool of_user)
+{
+	pthread_mutex_lock(&directory.lock);
+	struct pool_quota *quota = quota_lookup(of_user, name);
+	pthread_mutex_unlock(&directory.lock);
+	return quota;
+}
+
+struct pool_quota *
+pool_quota_next(struct pool_quota *after, bool of_user)
+{
+	pthread_mutex_lock(&directory.lock);
+	struct hash_node *node = hash_walk(&directory.quotas[of_user],
+	    after != NULL ? &after->by_name : NULL);
+	pthread_mutex_unlock(&directory.lock);
+	return node == NULL ? NULL :
+	    container_of(node, struct pool_quota, by_name);
+}
+
+/*
+ * The limits.
+ */
+
+unsigned
+pool_size(const struct pool *pool)
+{
+	int size = pool->db->pool_size;
+
+	if (pool->conf_user != NULL && pool->conf_user->pool_size >= 0)
+		size = pool->conf_user->pool_size;
+	return size > 0 ? (unsigned)size : 0;	/* 0 = no limit */
+}
+
+enum pool_mode
+pool_mode(const struct pool *pool)
+{
+	if (pool->conf_user != NULL && pool->conf_user->pool_mode >= 0)
+		return (enum pool_mode)pool->conf_user->pool_mode;
+	return (enum pool_mode)pool->db->pool_mode;
+}
+
+static unsigned
+pool_reserve_size(const struct pool *pool)
+{
+	int size = pool->db->reserve_pool_size;
+
+	if (pool->conf_user != NULL && pool->conf_user->reserve_pool_size >= 0)
+		size = pool->conf_user->reserve_pool_size;
+	return size > 0 ? (unsigned)size : 0;
+}
+
+static bool
+pool_is_paused(const struct pool *pool)
+{
+	return pool->database_quota->paused;
+}
+
+static struct pool_wait *
+pool_head(const struct pool *pool)
+{
+	struct list *node = list_first(&pool->line);
+
+	return node == NULL ? NULL : container_of(node, struct pool_wait, node);
+}
+
+/* How many servers the pool may have now: the reserve is for those who have
+ * waited long. */
+static unsigned
+pool_limit(const struct pool *pool)
+{
+	unsigned size = pool_size(pool);
+	unsigned reserve = pool_reserve_size(pool);
+	const struct pool_wait *head = pool_head(pool);
+
+	if (size == 0)
+		return UINT32_MAX;
+	if (reserve > 0 && head != NULL && clock_us() - head->since_us >=
+	    pool->conf->o.reserve_pool_timeout_us)
+		return size + reserve;
+	return size;
+}
+
+static bool
+quota_acquire(struct pool_quota *quota)
+{
+	int used = quota->servers;
+
+	do {
+		if (quota->max_servers > 0 && used >= quota->max_servers)
+			return false;
+	} while (!atomic_compare_exchange_weak(&quota->servers, &used,
+	    used + 1));
+	return true;
+}
+
+/* Counts one more server as being opened, if all limits let us. */
+static bool
+pool_reserve(struct pool *pool)
+{
+	if (pool_is_paused(pool) || pool->opening >= OPENING_MAX ||
+	    pool->servers >= pool_limit(pool))
+		return false;
+	if (pool->trouble.since_us != 0 &&
+	    (pool->opening > 0 || clock_us() < pool->trouble.retry_us))
+		return false;
+	if (!quota_acquire(pool->database_quota))
+		return false;
+	if (!quota_acquire(pool->user_quota)) {
+		pool->database_quota->servers--;
+		return false;
+	}
+	pool->servers++;
+	pool->opening++;
+	return true;
+}
+
+static void
+pool_release(struct pool *pool)
+{
+	check(pool->servers > 0);
+	pool->servers--;
+	pool->database_quota->servers--;
+	pool->user_quota->servers--;
+}
+
+/*
+ * Clients.
+ */
+
+void
+pool_client_joined(struct pool *pool, unsigned worker)
+{
+	pool->shard[worker].clients++;
+	pool->database_quota->clients++;
+	pool->user_quota->clients++;
+}
+
+void
+pool_client_left(struct pool *pool, unsigned worker)
+{
+	pool->shard[worker].clients--;
+	pool->database_quota->clients--;
+	pool->user_quota->clients--;
+}
+
+static unsigned
+pool_clients(const struct pool *pool)
+{
+	unsigned clients = 0;
+
+	for (unsigned i = 0; i < pool->shard_count; i++)
+		clients += pool->shard[i].clients;
+	return clients;
+}
+
+/*
+ * Take and give.
+ */
+
+static struct pool_server *
+shard_pop_idle(struct pool_shard *shard, bool oldest)
+{
+	struct list *node = oldest ? shard->idle.prev : shard->idle.next;
+
+	if (node == &shard->idle)
+		return NULL;
+	list_remove(node);
+	shard->idle_count--;
+
+	struct pool_server *server =
+	    container_of(node, struct pool_server, node);
+	server->is_idle = false;
+	return server;
+}
+
+static void
+pool_enqueue(struct pool *pool, unsigned worker, struct pool_wait *wait)
+{
+	check(!wait->queued);
+	wait->queued = true;
+	wait->worker = worker;
+	wait->since_us = clock_us();
+	list_append(&pool->line, &wait->node);
+	list_append(&pool->shard[worker].line, &wait->local);
+	pool->waiting++;
+}
+
+static void
+pool_dequeue(struct pool *pool, struct pool_wait *wait)
+{
+	check(wait->queued && pool->waiting > 0);
+	wait->queued = false;
+	list_remove(&wait->node);
+	list_remove(&wait->local);
+	pool->waiting--;
+}
+
+static bool
+pool_is_hopeless_locked(const struct pool *pool, uint64_t now_us)
+{
+	if (pool->trouble.since_us == 0 || pool->servers > pool->opening)
+		return false;
+	if (pool->trouble.refused)
+		return now_us < pool->trouble.retry_us;
+	return now_us - pool->trouble.since_us >=
+	    pool->conf->o.server_login_retry_us;
+}
+
+bool
+pool_is_hopeless(struct pool *pool, uint64_t now_us)
+{
+	pthread_mutex_lock(&pool->lock);
+	bool hopeless = pool_is_hopeless_locked(pool, now_us);
+	pthread_mutex_unlock(&pool->lock);
+	return hopeless;
+}
+
+/* An idle server of another worker, which is to be told to let go of it. */
+static struct pool_server *
+pool_find_elsewhere(struct pool *pool, unsigned worker)
+{
+	for (unsigned i = 1; i < pool->shard_count; i++) {
+		struct pool_shard *shard =
+		    &pool->shard[(worker + i) % pool->shard_count];
+		if (shard->idle_count > 0)
+			return shard_pop_idle(shard, true);
+	}
+	return NULL;
+}
+
+enum pool_taken
+pool_take(struct pool *pool, unsigned worker, struct pool_wait *wait,
+    struct pool_server **ret_server, bool *ret_open)
+{
+	enum pool_taken taken = POOL_WAIT;
+	struct pool_shard *shard = &pool->shard[worker];
+
+	*ret_open = false;
+	pthread_mutex_lock(&pool->lock);
+	if (!pool_is_paused(pool) && shard->idle_count > 0) {
+		*ret_server = shard_pop_idle(shard,
+		    pool->conf->o.server_round_robin);
+		taken = POOL_GOT;
+	} else if (pool_is_hopeless_locked(pool, clock_us())) {
+		taken = POOL_TROUBLE;
+		/* The one that was refused asks again when it is time. */
+		if (!pool->trouble.refused)
+			*ret_open = pool_reserve(pool);
+	} else {
+		pool_enqueue(pool, worker, wait);
+		if (pool->opening < pool->waiting)
+			*ret_open = pool_reserve(pool);
+		if (!*ret_open && !pool_is_paused(pool)) {
+			*ret_server = pool_find_elsewhere(pool, worker);
+			if (*ret_server != NULL)
+				taken = POOL_FETCH;
+		}
+	}
+	pthread_mutex_unlock(&pool->lock);
+	return taken;
+}
+
+bool
+pool_leave(struct pool *pool, struct pool_wait *wait)
+{
+	pthread_mutex_lock(&pool->lock);
+	bool queued = wait->queued;
+	if (queued)
+		pool_dequeue(pool, wait);
+	pthread_mutex_unlock(&pool->lock);
+	return queued;
+}
+
+/* Who of the line is served by a server of this worker? */
+static struct pool_wait *
+pool_choose(struct pool *pool, unsigned worker)
+{
+	struct pool_wait *head = pool_head(pool);
+	struct list *node = list_first(&pool->shard[worker].line);
+
+	if (head == NULL || head->worker == worker || node == NULL)
+		return head;
+
+	struct pool_wait *local = container_of(node, struct pool_wait, local);
+	return local->since_us - head->since_us <= SLACK_US ? local : head;
+}
+
+enum pool_given
+pool_give(struct pool *pool, unsigned worker, struct pool_server *server,
+    struct pool_wait **ret_wait, unsigned *ret_worker, uint64_t *ret_id)
+{
+	enum pool_given given = POOL_IDLE;
+	struct pool_wait *wait = NULL;
+
+	check(!server->is_idle && server->worker == worker);
+	pthread_mutex_lock(&pool->lock);
+	if (!pool_is_paused(pool))
+		wait = pool_choose(pool, worker);
+	if (wait == NULL) {
+		server->is_idle = true;
+		server->idle_since_us = clock_us();
+		list_push(&pool->shard[worker].idle, &server->node);
+		pool->shard[worker].idle_count++;
+	} else {
+		pool_dequeue(pool, wait);
+		if (wait->worker == worker) {
+			given = POOL_HERE;
+			*ret_wait = wait;
+		} else {
+			given = POOL_THERE;
+			*ret_worker = wait->worker;
+			*ret_id = wait->id;
+		}
+	}
+	pthread_mutex_unlock(&pool->lock);
+	return given;
+}
+
+bool
+pool_remove_idle(struct pool *pool, struct pool_server *server)
+{
+	pthread_mutex_lock(&pool->lock);
+	bool idle = server->is_idle;
+	if (idle) {
+		server->is_idle = false;
+		list_remove(&server->node);
+		pool->shard[server->worker].idle_count--;
+	}
+	pthread_mutex_unlock(&pool->lock);
+	return idle;
+}
+
+static struct pool_server *
+pool_pop_any(struct pool *pool)
+{
+	for (unsigned i = 0; i < pool->shard_count; i++)
+		if (pool->shard[i].idle_count > 0)
+			return shard_pop_idle(&pool->shard[i], true);
+	return NULL;
+}
+
+struct pool_server *
+pool_pop_idle(struct pool *pool)
+{
+	pthread_mutex_lock(&pool->lock);
+	struct pool_server *server = pool_pop_any(pool);
+	pthread_mutex_unlock(&pool->lock);
+	return server;
+}
+
+struct pool_server *
+pool_pop_wanted(struct pool *pool)
+{
+	struct pool_server *server = NULL;
+
+	pthread_mutex_lock(&pool->lock);
+	if (pool->waiting > 0 && !pool_is_paused(pool))
+		server = pool_pop_any(pool);
+	pthread_mutex_unlock(&pool->lock);
+	return server;
+}
+
+/*
+ * Opening and closing.
+ */
+
+void
+pool_opened(struct pool *pool)
+{
+	pthread_mutex_lock(&pool->lock);
+	check(pool->opening > 0);
+	pool->opening--;
+	memset(&pool->trouble, 0, sizeof(pool->trouble));
+	pthread_mutex_unlock(&pool->lock);
+}
+
+static void
+trouble_note(struct pool_trouble *trouble, uint64_t longest_us, bool refused,
+    const char *sqlstate, const char *message)
+{
+	uint64_t now_us = clock_us();
+	uint64_t pause_us = RETRY_FIRST_US <<
+	    (trouble->failures < 12 ? trouble->failures : 12);
+
+	if (pause_us > longest_us)
+		pause_us = longest_us;
+	if (trouble->since_us == 0)
+		trouble->since_us = now_us;
+	trouble->failures++;
+	trouble->retry_us = now_us + pause_us;
+	trouble->refused = refused;
+	snprintf(trouble->sqlstate, sizeof(trouble->sqlstate), "%s", sqlstate);
+	snprintf(trouble->message, sizeof(trouble->message), "%s", message);
+}
+
+void
+pool_open_failed(struct pool *pool, bool refused, const char *sqlstate,
+    const char *message)
+{
+	pthread_mutex_lock(&pool->lock);
+	check(pool->opening > 0);
+	pool->opening--;
+	pool_release(pool);
+	/* While others work, a failure is this connection's own, such as
+	 * "too many clients already": try again, and tell nobody. */
+	if (pool->trouble.since_us == 0 || clock_us() >=
+	    pool->trouble.retry_us || refused)
+		trouble_note(&pool->trouble,
+		    pool->conf->o.server_login_retry_us, refused, sqlstate,
+		    message);
+	pthread_mutex_unlock(&pool->lock);
+}
+
+void
+pool_closed(struct pool *pool, bool was_opening)
+{
+	pthread_mutex_lock(&pool->lock);
+	if (was_opening) {
+		check(pool->opening > 0);
+		pool->opening--;
+	}
+	pool_release(pool);
+	pthread_mutex_unlock(&pool->lock);
+}
+
+/* Is one more server wanted, limits apart? */
+static bool
+pool_wants_more(const struct pool *pool)
+{
+	if (pool->waiting > pool->opening)
+		return true;
+	if (pool->welcome == NULL && pool->welcome_wanted > 0)
+		return pool->servers == 0;
+	return (int)pool->servers < pool->db->min_pool_size &&
+	    (pool->db->user != NULL || pool_clients(pool) > 0);
+}
+
+bool
+pool_may_open(struct pool *pool)
+{
+	pthread_mutex_lock(&pool->lock);
+	bool open = pool_wants_more(pool) && pool_reserve(pool);
+	pthread_mutex_unlock(&pool->lock);
+	return open;
+}
+
+static bool
+quota_is_full(const struct pool_quota *quota)
+{
+	return quota->max_servers > 0 && quota->servers >= quota->max_servers;
+}
+
+struct pool_server *
+pool_evict(struct pool *pool, struct pool **ret_pool)
+{
+	bool by_database = quota_is_full(pool->database_quota);
+	bool by_user = quota_is_full(pool->user_quota);
+	struct pool *other = NULL;
+
+	if (!by_database && !by_user)
+		return NULL;
+	while ((other = pool_next(other)) != NULL) {
+		if (other == pool ||
+		    (by_database &&
+		    other->database_quota != pool->database_quota) ||
+		    (by_user && other->user_quota != pool->user_quota))
+			continue;
+
+		struct pool_server *server = pool_pop_idle(other);
+		if (server != NULL) {
+			*ret_pool = other;
+			return server;
+		}
+	}
+	return NULL;
+}
+
+/*
+ * What logins leave with the pool, and what it tells.
+ */
+
+bool
+pool_copy_secret(struct pool *pool, struct secret *ret)
+{
+	pthread_mutex_lock(&pool->lock);
+	bool copied = secret_copy(ret, &pool->secret);
+	pthread_mutex_unlock(&pool->lock);
+	return copied;
+}
+
+void
+pool_set_secret(struct pool *pool, const struct secret *secret)
+{
+	struct secret copy = { .kind = SECRET_NONE };
+
+	pthread_mutex_lock(&pool->lock);
+	if (!secret_equal(&pool->secret, secret) &&
+	    secret_copy(&copy, secret)) {
+		secret_finish(&pool->secret);
+		pool->secret = copy;
+		/* A new password: what was refused may work now. */
+		if (pool->trouble.refused)
+			memset(&pool->trouble, 0, sizeof(pool->trouble));
+	}
+	pthread_mutex_unlock(&pool->lock);
+}
+
+struct pool_welcome *
+pool_get_welcome(struct pool *pool)
+{
+	pthread_mutex_lock(&pool->lock);
+	struct pool_welcome *welcome = pool->welcome;
+	if (welcome != NULL)
+		welcome->refs++;
+	pthread_mutex_unlock(&pool->lock);
+	return welcome;
+}
+
+void
+pool_welcome_unref(struct pool_welcome *welcome)
+{
+	if (welcome == NULL || --welcome->refs > 0)
+		return;
+	buf_finish(&welcome->messages);
+	vars_unref(welcome->baseline);
+	mem_delete(&pool_welcome_type, welcome);
+}
+
+bool
+pool_set_welcome(struct pool *pool, const struct buf *messages,
+    struct vars *baseline)
+{
+	struct pool_welcome *welcome = mem_new(&pool_welcome_type);
+	struct pool_welcome *was;
+
+	if (welcome == NULL)
+		return false;
+	welcome->refs = 1;
+	welcome->baseline = vars_ref(baseline);
+	buf_add_span(&welcome->messages, buf_span(messages));
+	if (welcome->messages.failed) {
+		pool_welcome_unref(welcome);
+		return false;
+	}
+	pthread_mutex_lock(&pool->lock);
+	was = pool->welcome;
+	pool->welcome = welcome;
+	pthread_mutex_unlock(&pool->lock);
+	pool_welcome_unref(was);
+	return was == NULL;
+}
+
+void
+pool_copy_trouble(struct pool *pool, struct pool_trouble *ret)
+{
+	pthread_mutex_lock(&pool->lock);
+	*ret = pool->trouble;
+	pthread_mutex_unlock(&pool->lock);
+}
+
+void
+pool_count(struct pool *pool, struct pool_counts *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	pthread_mutex_lock(&pool->lock);
+	for (unsigned i = 0; i < pool->shard_count; i++) {
+		ret->active += pool->shard[i].active;
+		ret->idle += pool->shard[i].idle_count;
+	}
+	ret->clients = pool_clients(pool);
+	ret->waiting = pool->waiting;
+	ret->servers = pool->servers;
+	ret->opening = pool->opening;
+	if (pool_head(pool) != NULL)
+		ret->oldest_wait_us = clock_us() - pool_head(pool)->since_us;
+	pthread_mutex_unlock(&pool->lock);
+}

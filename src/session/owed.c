@@ -1,0 +1,125 @@
+/*
+ * What a server owes.
+ *
+ * Every message passed on to a server that will produce replies leaves an
+ * entry here; the replies take the entries off again, in order. From the
+ * entry a reply learns whether it is the client's (FORWARD), was asked for by
+ * us (SWALLOW), and what becomes true by it (a statement is prepared now). An
+ * entry that was never sent at all (LOCAL) stands for a reply that we give
+ * ourselves, when all replies before it have been given.
+ *
+ * The rules by which entries vanish without a reply of their own, after an
+ * error or inside COPY, are in relay_server.c, next to the messages.
+ *
+ * A ring that doubles. 16 entries serve all but deep pipelines.
+ */
+#include "session/owed.h"
+
+#include <string.h>
+
+#include "base/check.h"
+#include "base/mem.h"
+#include "pool/stmt.h"
+
+#define OWED_FIRST 16
+
+bool
+owed_init(struct owed *owed)
+{
+	memset(owed, 0, sizeof(*owed));
+	owed->ring = mem_zalloc(OWED_FIRST * sizeof(*owed->ring));
+	owed->mask = OWED_FIRST - 1;
+	return owed->ring != NULL;
+}
+
+void
+owed_finish(struct owed *owed)
+{
+	while (owed->count > 0) {
+		struct owed_entry *entry = owed_head(owed);
+		stmt_unref(entry->stmt);
+		owed_change_free(entry->change);
+		owed_pop(owed);
+	}
+	mem_free(owed->ring);
+	memset(owed, 0, sizeof(*owed));
+}
+
+static bool
+owed_grow(struct owed *owed)
+{
+	uint32_t size = owed->mask + 1;
+	struct owed_entry *ring = mem_zalloc(2 * size * sizeof(*ring));
+
+	if (ring == NULL)
+		return false;
+	for (uint32_t i = 0; i < owed->count; i++)
+		ring[i] = owed->ring[(owed->head + i) & owed->mask];
+	mem_free(owed->ring);
+	owed->ring = ring;
+	owed->mask = 2 * size - 1;
+	owed->head = 0;
+	return true;
+}
+
+struct owed_entry *
+owed_push(struct owed *owed, enum owed_kind kind, enum owed_action action)
+{
+	if (owed->count > owed->mask && !owed_grow(owed))
+		return NULL;
+
+	struct owed_entry *entry =
+	    &owed->ring[(owed->head + owed->count) & owed->mask];
+	*entry = (struct owed_entry){
+		.kind = (uint8_t)kind, .action = (uint8_t)action,
+	};
+	owed->count++;
+	owed->local += action == OWED_LOCAL;
+	if (action != OWED_LOCAL && kind < OWED_SYNC)
+		owed->batch_open = true;
+	return entry;
+}
+
+struct owed_entry *
+owed_at(const struct owed *owed, uint32_t i)
+{
+	check(i < owed->count);
+	return &owed->ring[(owed->head + i) & owed->mask];
+}
+
+struct owed_entry *
+owed_head(const struct owed *owed)
+{
+	return owed->count == 0 ? NULL : &owed->ring[owed->head];
+}
+
+void
+owed_pop(struct owed *owed)
+{
+	check(owed->count > 0);
+	owed->local -= owed->ring[owed->head].action == OWED_LOCAL;
+	owed->head = (owed->head + 1) & owed->mask;
+	owed->count--;
+}
+
+void
+owed_pop_last(struct owed *owed)
+{
+	owed->local -= owed_at(owed, owed->count - 1)->action == OWED_LOCAL;
+	owed->count--;
+}
+
+bool
+owed_is_clear(const struct owed *owed)
+{
+	return owed->count == owed->local;
+}
+
+void
+owed_change_free(struct owed_change *change)
+{
+	if (change == NULL)
+		return;
+	stmt_unref(change->was);
+	mem_free(change);
+}

@@ -1,0 +1,539 @@
+/*
+ * From a server to its client.
+ *
+ * Replies are walked as requests are (relay_client.c): a run of bytes that
+ * are passed on, interrupted only where something is swallowed. Each reply is
+ * held against the head of server->owed, which says whose it is. The rules by
+ * which debts vanish (protocol 3, "Message Flow"):
+ *
+ *   1 2 3 n T C I s   take their entry off (T and C only where their entry is
+ *                     a Describe or an Execute; in a simple query they come
+ *                     in any number and the Z takes the entry)
+ *   E in a Query or FunctionCall: a Z follows and takes the entry
+ *   E in an extended batch: the server skips all messages up to the next
+ *                     Sync, a Query in between included; their entries go,
+ *                     and what they had changed is undone. Has no Sync been
+ *                     passed on yet, `skipping` stays set until one is.
+ *   G                 COPY IN: the server ignores a Sync until the COPY ends,
+ *                     so those already noted will never be answered
+ *   Z                 takes a Sync, Query or FunctionCall off
+ *
+ * A reply that fits none of these is a broken server, and ends it.
+ */
+#include "session/relay.h"
+
+#include <string.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/mem.h"
+#include "pool/vars.h"
+#include "session/client.h"
+#include "session/link.h"
+#include "session/owed.h"
+#include "session/server.h"
+#include "session/worker.h"
+#include "wire/body.h"
+#include "wire/frame.h"
+
+/* Replies of which we need the whole body to act (E, S, Z, and a small C). */
+#define WHOLE_MAX 16384
+
+struct reply {
+	struct server *server;
+	const char *at;
+	size_t len;
+	size_t pos;
+	size_t run;
+};
+
+/* What becomes of a message. */
+enum verdict {
+	REPLY_PASS,
+	REPLY_SWALLOW,
+	REPLY_MORE,		/* its body is needed first */
+	REPLY_BAD,		/* it fits nothing */
+};
+
+static void
+reply_put(struct reply *reply)
+{
+	struct client *client = reply->server->client;
+
+	if (reply->pos > reply->run && client != NULL)
+		stream_put(&client->s, reply->at + reply->run,
+		    reply->pos - reply->run);
+	reply->run = reply->pos;
+}
+
+static void
+reply_step_over(struct reply *reply, size_t size, bool drop)
+{
+	size_t have = reply->len - reply->pos;
+	size_t now = size < have ? size : have;
+
+	if (drop)
+		reply_put(reply);
+	reply->pos += now;
+	reply->server->relay.left = (uint32_t)(size - now);
+	reply->server->relay.drop = drop;
+	if (drop)
+		reply->run = reply->pos;
+}
+
+/*
+ * Local answers.
+ */
+
+static void
+change_undo(struct client *client, struct owed_change *change)
+{
+	struct span name = { change->name, change->len };
+	struct stmt *now = NULL;
+
+	if (client == NULL)
+		return;
+	if (change->len == 0) {
+		now = client->unnamed;
+		client->unnamed = change->was;
+		change->was = NULL;
+	} else if (stmt_names_set(&client->names, name, change->was, &now)) {
+		change->was = NULL;
+	}
+	stmt_unref(now);
+}
+
+/* Takes the head off: what it was about has happened. */
+static void
+owed_settle(struct server *server)
+{
+	struct owed_entry *head = owed_head(&server->owed);
+
+	stmt_unref(head->stmt);
+	owed_change_free(head->change);
+	owed_pop(&server->owed);
+	if (server->client != NULL && server->owed.count == OWED_MAX / 2)
+		stream_resume(&server->client->s, PAUSE_OWED_FULL);
+}
+
+/* Puts the answers that are ours to give and whose turn it is. */
+static void
+owed_put_local(struct server *server)
+{
+	static const char parse_complete[] = { '1', 0, 0, 0, 4 };
+	static const char close_complete[] = { '3', 0, 0, 0, 4 };
+	struct owed_entry *head;
+
+	while (server->owed.local > 0 &&
+	    (head = owed_head(&server->owed))->action == OWED_LOCAL) {
+		if (server->client != NULL)
+			stream_put(&server->client->s,
+			    head->kind == OWED_PARSE ?
+			    parse_complete : close_complete, 5);
+		owed_settle(server);
+	}
+}
+
+void
+relay_answer_local(struct server *server)
+{
+	owed_put_local(server);
+	if (server->client != NULL)
+		stream_flush(&server->client->s);
+}
+
+/*
+ * Errors.
+ */
+
+/* The server skips this message: what it was to change is as before. */
+static void
+owed_undo(struct server *server, struct owed_entry *entry)
+{
+	if (entry->change != NULL)
+		change_undo(server->client, entry->change);
+	if (entry->stmt != NULL && entry->kind == OWED_PARSE)
+		stmt_cache_remove(&server->statements, entry->stmt);
+	if (entry->stmt != NULL && entry->kind == OWED_CLOSE &&
+	    !stmt_cache_add(&server->statements, entry->stmt))
+		server->tainted = true;		/* a name we cannot keep */
+	if (entry->kind == OWED_PARSE && entry->stmt == NULL)
+		server_set_unnamed(server, NULL);
+	stmt_unref(entry->stmt);
+	owed_change_free(entry->change);
+}
+
+void
+server_forget_owed(struct server *server)
+{
+	struct owed *owed = &server->owed;
+
+	while (owed->count > 0) {
+		owed_undo(server, owed_at(owed, owed->count - 1));
+		owed_pop_last(owed);
+	}
+	owed->skipping = false;
+	owed->copy_in = false;
+}
+
+/* An error in an extended batch: everything up to the next Sync is skipped.
+ * Undone from the last to the first, as they built on one another. */
+static void
+owed_skip_to_sync(struct server *server)
+{
+	struct owed *owed = &server->owed;
+	uint32_t sync = 0;
+
+	while (sync < owed->count && owed_at(owed, sync)->kind != OWED_SYNC)
+		sync++;
+	owed->skipping = sync == owed->count;
+	for (uint32_t i = sync; i-- > 0;)
+		owed_undo(server, owed_at(owed, i));
+	for (uint32_t i = 0; i < sync; i++)
+		owed_pop(owed);
+	if (server->client != NULL && owed->count <= OWED_MAX / 2)
+		stream_resume(&server->client->s, PAUSE_OWED_FULL);
+}
+
+/*
+ * "prepared statement "PGSLUICE_7" already exists": the client knows it by
+ * another name. The names of ours in the message give way to the client's.
+ */
+static bool
+error_put_renamed(struct reply *reply, const struct frame *frame,
+    const struct error_fields *fields)
+{
+	struct client *client = reply->server->client;
+	struct buf *out = &client->worker->scratch;
+	const char *found = fields->message.at == NULL ? NULL :
+	    memmem(fields->message.at, fields->message.len, "\"" STMT_PREFIX,
+	    sizeof(STMT_PREFIX));
+
+	if (found == NULL || (!span_is(fields->sqlstate, "42P05") &&
+	    !span_is(fields->sqlstate, "26000")))
+		return false;
+
+	const char *end = reply->at + reply->pos + FRAME_HEADER + frame->body;
+	const char *close = memchr(found + 1, '"', (size_t)(end - found - 1));
+	if (close == NULL)
+		return false;
+
+	const char *from = reply->at + reply->pos + FRAME_HEADER;
+	struct span ours = { found + 1, (size_t)(close - found - 1) };
+	struct span name = stmt_names_of(&client->names, ours);
+	buf_clear(out);
+	size_t began = msg_begin(out, 'E');
+	buf_add(out, from, (size_t)(found + 1 - from));
+	buf_add_span(out, name);
+	buf_add(out, close, (size_t)(end - close));
+	msg_end(out, began);
+	if (out->failed)
+		return false;
+	reply_put(reply);
+	stream_send(&client->s, out->at, out->len);
+	return true;
+}
+
+static enum verdict
+reply_error(struct reply *reply, const struct frame *frame)
+{
+	struct server *server = reply->server;
+	struct owed_entry *head = owed_head(&server->owed);
+	struct span body = { reply->at + reply->pos + FRAME_HEADER,
+	    frame->body };
+	struct error_fields fields;
+
+	if (frame->body > WHOLE_MAX)
+		body.len = 0;		/* streamed; its words are not read */
+	else if (reply->len - reply->pos - FRAME_HEADER < frame->body)
+		return REPLY_MORE;
+	if (!error_parse(body, &fields))
+		memset(&fields, 0, sizeof(fields));
+	server->owed.copy_in = false;
+	if (head == NULL || span_is(fields.severity, "FATAL") ||
+	    span_is(fields.severity, "PANIC")) {
+		/* Its last words; the end of the connection follows, and what
+		 * the client is told depends on where it was. */
+		mem_free(server->last_words);
+		server->last_words = mem_strndup(fields.message.at != NULL ?
+		    fields.message.at : "", fields.message.len);
+		server->tainted = true;
+		return REPLY_SWALLOW;
+	}
+
+	enum owed_action action = head->action;
+	if (action == OWED_SWALLOW && head->kind == OWED_QUERY) {
+		server_own_query_failed(server, &fields);
+		return REPLY_SWALLOW;
+	}
+	if (head->kind != OWED_QUERY && head->kind != OWED_FUNCTION)
+		owed_skip_to_sync(server);
+	if (server->client == NULL)
+		return REPLY_SWALLOW;
+	if (error_put_renamed(reply, frame, &fields))
+		return REPLY_SWALLOW;
+	return REPLY_PASS;
+}
+
+/*
+ * The other replies.
+ */
+
+/* A reply that takes its entry off. */
+static enum verdict
+reply_settle(struct reply *reply, enum owed_kind kind)
+{
+	struct owed_entry *head = owed_head(&reply->server->owed);
+
+	if (head == NULL || head->kind != kind)
+		return REPLY_BAD;
+
+	enum verdict verdict = head->action == OWED_FORWARD ?
+	    REPLY_PASS : REPLY_SWALLOW;
+	owed_settle(reply->server);
+	return verdict;
+}
+
+/* A reply that belongs to the head and may or may not take it off. */
+static enum verdict
+reply_within(struct reply *reply, enum owed_kind taken_off)
+{
+	struct owed_entry *head = owed_head(&reply->server->owed);
+
+	if (head == NULL)
+		return REPLY_BAD;
+	if (head->kind == taken_off)
+		return reply_settle(reply, taken_off);
+	return head->action == OWED_FORWARD ? REPLY_PASS : REPLY_SWALLOW;
+}
+
+/* DEALLOCATE ALL and DISCARD ALL reached the server after all: what it had
+ * prepared for anybody is gone, and so are this client's names. */
+static void
+reply_tag(struct server *server, struct span tag)
+{
+	struct client *client = server->client;
+	bool discard = span_is(tag, "DISCARD ALL");
+
+	if (!discard && !span_is(tag, "DEALLOCATE ALL"))
+		return;
+	stmt_cache_clear(&server->statements);
+	server_set_unnamed(server, NULL);
+	if (client != NULL)
+		stmt_names_clear(&client->names);
+	if (discard)
+		server_discarded(server);
+}
+
+static enum verdict
+reply_complete(struct reply *reply, const struct frame *frame)
+{
+	struct span tag = { reply->at + reply->pos + FRAME_HEADER,
+	    frame->body - 1 };
+
+	/* "DISCARD ALL", "DEALLOCATE ALL" and a NUL */
+	if (frame->body == 12 || frame->body == 15) {
+		if (reply->len - reply->pos - FRAME_HEADER < frame->body)
+			return REPLY_MORE;
+		reply_tag(reply->server, tag);
+	}
+	return reply_within(reply, OWED_EXECUTE);
+}
+
+static enum verdict
+reply_copy_in(struct reply *reply)
+{
+	struct server *server = reply->server;
+	struct owed *owed = &server->owed;
+	struct owed_entry *head = owed_head(owed);
+
+	if (head == NULL || server->client == NULL ||
+	    (head->kind != OWED_EXECUTE && head->kind != OWED_QUERY))
+		return REPLY_BAD;
+	owed->copy_in = true;
+	while (owed->count > 1) {
+		struct owed_entry *last = owed_at(owed, owed->count - 1);
+		/* Anything else in a COPY is an error to come; who knows
+		 * what is owed then. This server is not used again. */
+		if (last->kind != OWED_SYNC)
+			server->tainted = true;
+		owed_undo(server, last);
+		owed_pop_last(owed);
+	}
+	return REPLY_PASS;
+}
+
+static enum verdict
+reply_ready(struct reply *reply, const struct frame *frame)
+{
+	struct server *server = reply->server;
+	struct owed_entry *head = owed_head(&server->owed);
+
+	if (frame->body != 1)
+		return REPLY_BAD;
+	if (reply->len - reply->pos - FRAME_HEADER < 1)
+		return REPLY_MORE;
+	if (head == NULL || (head->kind != OWED_SYNC &&
+	    head->kind != OWED_QUERY && head->kind != OWED_FUNCTION))
+		return REPLY_BAD;
+
+	char status = reply->at[reply->pos + FRAME_HEADER];
+	if (status != 'I' && status != 'T' && status != 'E')
+		return REPLY_BAD;
+
+	bool forward = head->action == OWED_FORWARD;
+	server->status = status;
+	server->commit_sent = false;
+	server->owed.copy_in = false;
+	owed_settle(server);
+	server->owed.batch_open = !owed_is_clear(&server->owed);
+	if (forward && server->client != NULL)
+		link_query_ended(server->client);
+	else if (server->unproven)
+		link_vars_accepted(server);
+	return forward ? REPLY_PASS : REPLY_SWALLOW;
+}
+
+static enum verdict
+reply_parameter(struct reply *reply, const struct frame *frame)
+{
+	struct server *server = reply->server;
+
+	if (frame->body > WHOLE_MAX)
+		return REPLY_BAD;
+	if (reply->len - reply->pos - FRAME_HEADER < frame->body)
+		return REPLY_MORE;
+
+	struct body body = body_of((struct span){
+	    reply->at + reply->pos + FRAME_HEADER, frame->body });
+	struct span name = body_text(&body);
+	struct span value = body_text(&body);
+	if (!body_is_done(&body))
+		return REPLY_BAD;
+	return server_parameter(server, name, value) ?
+	    REPLY_PASS : REPLY_SWALLOW;
+}
+
+static enum verdict
+reply_judge(struct reply *reply, const struct frame *frame)
+{
+	struct owed_entry *head = owed_head(&reply->server->owed);
+
+	switch (frame->type) {
+	case 'D': case 'd': case 'c': case 't': case 'H': case 'V':
+		if (head == NULL)
+			return REPLY_BAD;
+		return head->action == OWED_FORWARD ?
+		    REPLY_PASS : REPLY_SWALLOW;
+	case '1':
+		return reply_settle(reply, OWED_PARSE);
+	case '2':
+		return reply_settle(reply, OWED_BIND);
+	case '3':
+		return reply_settle(reply, OWED_CLOSE);
+	case 'n': case 'T':
+		return reply_within(reply, OWED_DESCRIBE);
+	case 's': case 'I':
+		return reply_within(reply, OWED_EXECUTE);
+	case 'C':
+		return reply_complete(reply, frame);
+	case 'E':
+		return reply_error(reply, frame);
+	case 'G':
+		return reply_copy_in(reply);
+	case 'Z':
+		return reply_ready(reply, frame);
+	case 'S':
+		return reply_parameter(reply, frame);
+	case 'A':
+		return REPLY_PASS;
+	case 'N':
+		return head != NULL && head->action == OWED_SWALLOW ?
+		    REPLY_SWALLOW : REPLY_PASS;
+	default:
+		return REPLY_BAD;
+	}
+}
+
+/*
+ * The walk.
+ */
+
+/* After a message: answers that are ours to give now, and the transaction's
+ * end. False: the walk is over. */
+static bool
+reply_after(struct reply *reply)
+{
+	struct server *server = reply->server;
+
+	if (server->relay.left > 0)
+		return true;
+	if (server->owed.local > 0 &&
+	    owed_head(&server->owed)->action == OWED_LOCAL) {
+		reply_put(reply);
+		owed_put_local(server);
+	}
+	if (server->client == NULL || !link_is_over(server->client))
+		return true;
+
+	struct client *client = server->client;
+	reply_put(reply);
+	stream_flush(&client->s);
+	link_part(client);
+	return true;
+}
+
+static bool
+reply_message(struct reply *reply)
+{
+	struct server *server = reply->server;
+	struct frame frame;
+
+	if (server->relay.left > 0) {
+		reply_step_over(reply, server->relay.left,
+		    server->relay.drop);
+		return reply_after(reply);
+	}
+	switch (frame_peek(reply->at + reply->pos, reply->len - reply->pos,
+	    &frame)) {
+	case FRAME_MORE:
+		return false;
+	case FRAME_BAD:
+		reply_put(reply);
+		server_lost(server, "bad message length");
+		return false;
+	case FRAME_OK:
+		break;
+	}
+
+	enum verdict verdict = reply_judge(reply, &frame);
+	if (server->state >= SERVER_CLOSING || verdict == REPLY_MORE)
+		return false;
+	if (verdict == REPLY_BAD) {
+		reply_put(reply);
+		server_lost(server, "unexpected message");
+		return false;
+	}
+	reply_step_over(reply, FRAME_HEADER + (size_t)frame.body,
+	    verdict == REPLY_SWALLOW || server->client == NULL);
+	return reply_after(reply);
+}
+
+size_t
+relay_server(struct server *server, const char *at, size_t len)
+{
+	struct reply reply = { .server = server, .at = at, .len = len };
+
+	while (reply.pos < len && reply_message(&reply))
+		continue;
+	if (server->state >= SERVER_CLOSING)
+		return len;
+
+	struct client *client = server->client;
+	if (client != NULL) {
+		reply_put(&reply);
+		if (stream_flush(&client->s) == STREAM_QUEUED)
+			stream_pause(&server->s, PAUSE_PEER_FULL);
+	}
+	return reply.pos;
+}

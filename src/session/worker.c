@@ -1,0 +1,540 @@
+/*
+ * Workers.
+ *
+ * A worker is a thread with its own event loop. It owns the sessions of its
+ * clients and the servers that are lent to them; nobody else touches those.
+ * What others want of it comes by mail: a new client's socket, a server, a
+ * cancel, a new setup, a question of the console.
+ *
+ * A client's number says where it is: the worker and the slot make its 31-bit
+ * "process id" for cancels; with a counter above them it is an id that is never
+ * used twice, by which mails name clients.
+ *
+ *      63            31        24                0
+ *      | counter ... | worker  | slot, from 1    |
+ *
+ * Sessions that have ended are freed by the reaper at the end of the turn,
+ * when no upcall is running.
+ */
+#include "session/worker.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "session/link.h"
+#include "session/lookup.h"
+#include "session/setup.h"
+
+#define WORKER_MAGIC 0x776f726bu
+#define TICK_US 1000000
+#define SLOT_BITS 24
+#define SLOT_MASK ((1u << SLOT_BITS) - 1)
+#define PID_BITS 31
+#define FIRST_SLOTS 64
+
+struct process process;
+
+MEM_TYPE(worker_type, worker);
+
+/*
+ * Mail.
+ */
+
+/* A function to be run on a worker. */
+struct worker_mail {
+	struct loop_mail mail;
+	struct worker *worker;
+	void (*run)(struct worker *worker, void *arg);
+	void *arg;
+};
+
+/* A socket for a worker. */
+struct socket_mail {
+	struct loop_mail mail;
+	struct worker *worker;
+	int fd;
+	bool is_unix;
+};
+
+MEM_TYPE(worker_mail_type, worker_mail);
+MEM_TYPE(socket_mail_type, socket_mail);
+
+static void
+worker_mail_read(struct loop *loop, struct loop_mail *mail)
+{
+	struct worker_mail *order =
+	    container_of(mail, struct worker_mail, mail);
+
+	(void)loop;
+	order->run(order->worker, order->arg);
+	mem_delete(&worker_mail_type, order);
+}
+
+bool
+worker_post(struct worker *worker,
+    void (*run)(struct worker *worker, void *arg), void *arg)
+{
+	struct worker_mail *order = mem_new(&worker_mail_type);
+
+	if (order == NULL)
+		return false;
+	order->mail.read = worker_mail_read;
+	order->worker = worker;
+	order->run = run;
+	order->arg = arg;
+	loop_post(worker->loop, &order->mail);
+	return true;
+}
+
+void
+workers_post(void (*run)(struct worker *worker, void *arg), void *arg)
+{
+	for (unsigned i = 0; i < process.worker_count; i++)
+		worker_post(process.worker[i], run, arg);
+}
+
+static void
+socket_read(struct loop *loop, struct loop_mail *mail)
+{
+	struct socket_mail *arrived =
+	    container_of(mail, struct socket_mail, mail);
+
+	(void)loop;
+	client_create(arrived->worker, arrived->fd, arrived->is_unix);
+	mem_delete(&socket_mail_type, arrived);
+}
+
+/* Room above max_client_conn for those who have not logged in: silent
+ * connections cannot shut out everybody else. */
+static bool
+is_crowded(const struct worker *worker)
+{
+	int most = worker->setup_max_clients;
+
+	return process.clients >= most + most / 4 + 100;
+}
+
+void
+workers_accept(int fd, bool is_unix)
+{
+	struct worker *least = process.worker[0];
+	struct socket_mail *mail;
+
+	for (unsigned i = 1; i < process.worker_count; i++)
+		if (process.worker[i]->client_count < least->client_count)
+			least = process.worker[i];
+	mail = is_crowded(least) ? NULL : mem_new(&socket_mail_type);
+	if (mail == NULL) {
+		close(fd);
+		return;
+	}
+	process.clients++;
+	least->client_count++;
+	mail->mail.read = socket_read;
+	mail->worker = least;
+	mail->fd = fd;
+	mail->is_unix = is_unix;
+	loop_post(least->loop, &mail->mail);
+}
+
+/*
+ * Clients by number.
+ */
+
+static bool
+worker_grow_slots(struct worker *worker)
+{
+	uint32_t count = worker->slot_count == 0 ? FIRST_SLOTS :
+	    worker->slot_count * 2;
+	struct client **slots;
+	uint32_t *free_slots;
+
+	if (count > SLOT_MASK)
+		return false;
+	slots = mem_realloc(worker->slots, count * sizeof(struct client *));
+	if (slots == NULL)
+		return false;
+	worker->slots = slots;
+	free_slots = mem_realloc(worker->free_slots,
+	    count * sizeof(*free_slots));
+	if (free_slots == NULL)
+		return false;
+	worker->free_slots = free_slots;
+	/* Slot 0 is never used: a process id of 0 would look like none. */
+	for (uint32_t i = count; i-- > worker->slot_count;) {
+		slots[i] = NULL;
+		if (i > 0)
+			free_slots[worker->free_count++] = i;
+	}
+	worker->slot_count = count;
+	return true;
+}
+
+bool
+worker_add_client(struct worker *worker, struct client *client)
+{
+	static _Atomic uint64_t counter = 1;
+
+	if (worker->free_count == 0 && !worker_grow_slots(worker))
+		return false;
+
+	uint32_t slot = worker->free_slots[--worker->free_count];
+	worker->slots[slot] = client;
+	client->id = counter++ << PID_BITS | worker->index << SLOT_BITS | slot;
+	return true;
+}
+
+void
+worker_remove_client(struct worker *worker, struct client *client)
+{
+	uint32_t slot = client->id & SLOT_MASK;
+
+	check(worker->slots[slot] == client);
+	worker->slots[slot] = NULL;
+	worker->free_slots[worker->free_count++] = slot;
+	worker->client_count--;
+}
+
+uint32_t
+client_cancel_pid(const struct client *client)
+{
+	return (uint32_t)(client->id & ((1u << PID_BITS) - 1));
+}
+
+struct worker *
+worker_of_pid(uint32_t pid)
+{
+	uint32_t index = pid >> SLOT_BITS;
+
+	return index < process.worker_count ? process.worker[index] : NULL;
+}
+
+struct worker *
+worker_of_client(uint64_t id)
+{
+	return worker_of_pid((uint32_t)(id & ((1u << PID_BITS) - 1)));
+}
+
+struct client *
+worker_find_slot(struct worker *worker, uint32_t pid)
+{
+	uint32_t slot = pid & SLOT_MASK;
+
+	return slot < worker->slot_count ? worker->slots[slot] : NULL;
+}
+
+struct client *
+worker_find_client(struct worker *worker, uint64_t id)
+{
+	struct client *client = worker_find_slot(worker,
+	    (uint32_t)(id & SLOT_MASK));
+
+	return client != NULL && client->id == id ? client : NULL;
+}
+
+/*
+ * Room for rewritten bytes.
+ */
+
+char *
+worker_arena(struct worker *worker, size_t len)
+{
+	char *at = worker->arena + worker->arena_used;
+
+	if (len > WORKER_ARENA - worker->arena_used)
+		return NULL;
+	worker->arena_used += len;
+	return at;
+}
+
+void
+worker_arena_reset(struct worker *worker)
+{
+	worker->arena_used = 0;
+}
+
+/*
+ * Pools, from a worker's side.
+ */
+
+struct stream_tuning
+worker_tuning(const struct conf_options *o)
+{
+	return (struct stream_tuning){
+		.keepalive = o->tcp_keepalive,
+		.keepidle_s = (int)(o->tcp_keepidle_us / 1000000),
+		.keepintvl_s = (int)(o->tcp_keepintvl_us / 1000000),
+		.keepcnt = o->tcp_keepcnt,
+		.user_timeout_us = o->tcp_user_timeout_us,
+		.buffer_bytes = o->tcp_socket_buffer_bytes,
+	};
+}
+
+void
+worker_open_servers(struct worker *worker, struct pool *pool)
+{
+	while (process.leaving < LEAVING_NOW && pool_may_open(pool))
+		server_open(worker, pool);
+}
+
+void
+worker_evict_for(struct worker *worker, struct pool *pool)
+{
+	struct pool *other;
+	struct pool_server *place = pool_evict(pool, &other);
+
+	(void)worker;
+	if (place != NULL)
+		server_dismiss(place);
+}
+
+void
+worker_kick_pool(struct worker *worker, struct pool *pool)
+{
+	struct pool_server *place;
+
+	while ((place = pool_pop_wanted(pool)) != NULL)
+		server_offer(place);
+	worker_open_servers(worker, pool);
+}
+
+/* A server of this pool is closed: whoever shares a limit with it may be
+ * waiting for just that. */
+void
+worker_pool_shrunk(struct worker *worker, struct pool *pool)
+{
+	struct pool *other = NULL;
+
+	worker_open_servers(worker, pool);
+	if (pool->database_quota->max_servers == 0 &&
+	    pool->user_quota->max_servers == 0)
+		return;
+	while ((other = pool_next(other)) != NULL)
+		if (other != pool &&
+		    (other->database_quota == pool->database_quota ||
+		    other->user_quota == pool->user_quota))
+			worker_open_servers(worker, other);
+}
+
+/* Tells those who wait for a pool that has no server to give. */
+static void
+worker_tell_trouble(struct worker *worker, void *arg)
+{
+	struct pool *pool = arg;
+
+	if (!pool_is_hopeless(pool, clock_us()))
+		return;
+	list_each(node, &worker->clients[CLIENT_WAITING]) {
+		struct client *client =
+		    container_of(node, struct client, node);
+		if (client->pool == pool)
+			client_end_trouble(client, END_SERVER_DOWN);
+	}
+	list_each(node, &worker->clients[CLIENT_WELCOME]) {
+		struct client *client =
+		    container_of(node, struct client, node);
+		if (client->pool == pool)
+			client_end_trouble(client, END_SERVER_DOWN_LOGIN);
+	}
+}
+
+void
+worker_pool_failed(struct worker *worker, struct pool *pool)
+{
+	struct pool_trouble trouble;
+
+	if (pool_is_hopeless(pool, clock_us()))
+		workers_post(worker_tell_trouble, pool);
+	pool_copy_trouble(pool, &trouble);
+	if (trouble.retry_us != 0 &&
+	    trouble.retry_us < worker->tick.deadline_us)
+		loop_timer_set(worker->loop, &worker->tick, trouble.retry_us);
+}
+
+/*
+ * Housekeeping.
+ */
+
+static void
+worker_check_pools(struct worker *worker)
+{
+	uint64_t now_us = clock_us();
+	struct pool *pool = NULL;
+
+	while ((pool = pool_next(pool)) != NULL) {
+		worker_open_servers(worker, pool);
+		if (pool_is_hopeless(pool, now_us))
+			worker_tell_trouble(worker, pool);
+	}
+}
+
+static void
+worker_tick(struct loop_timer *timer)
+{
+	struct worker *worker = container_of(timer, struct worker, tick);
+
+	loop_timer_set(worker->loop, timer, clock_us() + TICK_US);
+	worker_check_pools(worker);
+}
+
+static void
+worker_reap(struct loop_task *task)
+{
+	struct worker *worker = container_of(task, struct worker, reaper);
+	struct list *node;
+
+	while ((node = list_pop(&worker->dead_clients)) != NULL)
+		client_free(container_of(node, struct client, node));
+	while ((node = list_pop(&worker->dead_servers)) != NULL)
+		server_free(container_of(node, struct server, node));
+	if (process.leaving > STAYING && worker->client_count == 0)
+		loop_stop(worker->loop);
+}
+
+static void
+worker_dispatch(struct loop_task *task)
+{
+	struct worker *worker = container_of(task, struct worker, dispatcher);
+	struct list *node;
+
+	while ((node = list_pop(&worker->to_dispatch)) != NULL) {
+		struct server *server =
+		    container_of(node, struct server, dispatch);
+		if (server->state == SERVER_RESETTING &&
+		    server->owed.count == 0)
+			server_move(server, SERVER_FREE);
+		if (server->state == SERVER_FREE)
+			server_free_up(server);
+	}
+}
+
+/*
+ * Configuration and shutdown.
+ */
+
+static void
+worker_configure(struct worker *worker, void *arg)
+{
+	struct setup *setup = arg;
+
+	setup_unref(worker->setup);
+	worker->setup = setup;
+	worker->setup_max_clients = setup->conf->o.max_client_conn;
+	worker_check_pools(worker);
+}
+
+void
+workers_configure(struct setup *setup)
+{
+	/* Pools first: until the last worker has the new setup, its old one
+	 * keeps alive what a pool may have pointed to a moment ago. */
+	pools_configure(setup->conf);
+	for (unsigned i = 0; i < process.worker_count; i++)
+		if (!worker_post(process.worker[i], worker_configure,
+		    setup_ref(setup)))
+			setup_unref(setup);
+	setup_unref(setup);
+}
+
+static void
+worker_leave(struct worker *worker, void *arg)
+{
+	(void)arg;
+	for (int state = 0; state < CLIENT_CLOSING; state++) {
+		bool busy = state == CLIENT_ACTIVE || state == CLIENT_WAITING;
+		if (busy && process.leaving < LEAVING_NOW)
+			continue;
+		list_each(node, &worker->clients[state])
+			client_end(container_of(node, struct client, node),
+			    END_SHUTDOWN, NULL);
+	}
+	loop_defer(worker->loop, &worker->reaper);
+	if (process.leaving == LEAVING_NOW)
+		loop_stop(worker->loop);
+}
+
+void
+workers_leave(enum leaving how)
+{
+	if ((int)how > process.leaving)
+		process.leaving = (int)how;
+	workers_post(worker_leave, NULL);
+}
+
+/*
+ * Life.
+ */
+
+struct worker *
+worker_create(unsigned index, struct setup *setup)
+{
+	struct worker *worker = mem_new(&worker_type);
+
+	if (worker == NULL)
+		return NULL;
+	worker->magic = WORKER_MAGIC;
+	worker->index = index;
+	worker->setup = setup_ref(setup);
+	worker->setup_max_clients = setup->conf->o.max_client_conn;
+	worker->arena = mem_alloc(WORKER_ARENA);
+	worker->loop = loop_create("worker");
+	for (int i = 0; i < CLIENT_STATES; i++)
+		list_init(&worker->clients[i]);
+	for (int i = 0; i < SERVER_STATES; i++)
+		list_init(&worker->servers[i]);
+	list_init(&worker->dead_clients);
+	list_init(&worker->dead_servers);
+	list_init(&worker->to_dispatch);
+	loop_task_init(&worker->reaper, worker_reap);
+	loop_task_init(&worker->dispatcher, worker_dispatch);
+	loop_timer_init(&worker->tick, worker_tick);
+	if (worker->arena == NULL || worker->loop == NULL) {
+		worker_destroy(worker);
+		return NULL;
+	}
+	return worker;
+}
+
+void
+worker_run(struct worker *worker)
+{
+	check_magic(worker, WORKER_MAGIC);
+	loop_timer_set(worker->loop, &worker->tick, clock_us() + TICK_US);
+	loop_run(worker->loop);
+}
+
+/* Sessions that are still there at the end: their sockets are closed. */
+static void
+worker_drop_sessions(struct worker *worker)
+{
+	for (int state = 0; state < CLIENT_GONE; state++)
+		list_each(node, &worker->clients[state])
+			client_drop(container_of(node, struct client, node));
+	for (int state = 0; state < SERVER_GONE; state++)
+		list_each(node, &worker->servers[state])
+			server_drop(container_of(node, struct server, node));
+	worker_reap(&worker->reaper);
+}
+
+void
+worker_destroy(struct worker *worker)
+{
+	if (worker == NULL)
+		return;
+	if (worker->loop != NULL) {
+		worker_drop_sessions(worker);
+		lookup_finish(worker);
+	}
+	buf_finish(&worker->scratch);
+	mem_free(worker->arena);
+	mem_free(worker->slots);
+	mem_free(worker->free_slots);
+	loop_timer_clear(&worker->tick);
+	loop_destroy(worker->loop);
+	setup_unref(worker->setup);
+	mem_delete(&worker_type, worker);
+}
