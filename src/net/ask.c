@@ -696,7 +696,8 @@ ask_send(struct ask *ask)
 		asking_step(ask);
 }
 
-/* At the end of a turn: starts what waits, if nothing is under way. */
+/* At the end of a turn: starts what waits, if nothing is under way. A server
+ * that closed has been noticed by then, from the socket's event. */
 static void
 on_pump(struct loop_task *task)
 {
@@ -705,9 +706,6 @@ on_pump(struct loop_task *task)
 	check_magic(ask, ASK_MAGIC);
 	if (list_is_empty(&ask->waiting))
 		return;
-	/* A server that has closed meanwhile has not been asked anything. */
-	if (ask->state == ASK_IDLE && PQconsumeInput(ask->conn) == 0)
-		ask_disconnect(ask);
 	if (ask->state == ASK_IDLE)
 		ask_send(ask);
 	else if (ask->state == ASK_CLOSED)

@@ -233,7 +233,6 @@ void
 link_serve(struct server *server, struct client *client)
 {
 	stream_resume(&client->s, PAUSE_NO_SERVER);
-	worker_arena_reset(client->worker);
 	if (link_join(server, client))
 		stream_pump(&client->s);
 }

@@ -849,7 +849,6 @@ relay_client(struct client *client, const char *at, size_t len)
 {
 	struct pass pass = { .client = client, .at = at, .len = len };
 
-	worker_arena_reset(client->worker);
 	while (pass.pos < len && (pass_message(&pass) ||
 	    pass_was_refused(&pass)))
 		continue;
@@ -862,6 +861,7 @@ relay_client(struct client *client, const char *at, size_t len)
 	pass_put(&pass);
 	if (stream_flush(&server->s) == STREAM_QUEUED)
 		stream_pause(&client->s, PAUSE_PEER_FULL);
+	worker_arena_reset(client->worker);
 	if (server->owed.local > 0 && owed_is_clear(&server->owed))
 		relay_answer_local(server);
 	if (link_is_over(client)) {

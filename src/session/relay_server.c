@@ -459,28 +459,35 @@ reply_judge(struct reply *reply, const struct frame *frame)
  * The walk.
  */
 
+/* The answers that are ours to give go before what stands behind them. */
+static void
+reply_put_local(struct reply *reply)
+{
+	struct owed *owed = &reply->server->owed;
+
+	if (owed->local > 0 && owed_head(owed)->action == OWED_LOCAL) {
+		reply_put(reply);
+		owed_put_local(reply->server);
+	}
+}
+
 /* After a message: answers that are ours to give now, and the transaction's
- * end. False: the walk is over. */
-static bool
+ * end. */
+static void
 reply_after(struct reply *reply)
 {
 	struct server *server = reply->server;
 
 	if (server->relay.left > 0)
-		return true;
-	if (server->owed.local > 0 &&
-	    owed_head(&server->owed)->action == OWED_LOCAL) {
-		reply_put(reply);
-		owed_put_local(server);
-	}
+		return;
+	reply_put_local(reply);
 	if (server->client == NULL || !link_is_over(server->client))
-		return true;
+		return;
 
 	struct client *client = server->client;
 	reply_put(reply);
 	stream_flush(&client->s);
 	link_part(client);
-	return true;
 }
 
 static bool
@@ -492,7 +499,8 @@ reply_message(struct reply *reply)
 	if (server->relay.left > 0) {
 		reply_step_over(reply, server->relay.left,
 		    server->relay.drop);
-		return reply_after(reply);
+		reply_after(reply);
+		return true;
 	}
 	switch (frame_peek(reply->at + reply->pos, reply->len - reply->pos,
 	    &frame)) {
@@ -506,6 +514,7 @@ reply_message(struct reply *reply)
 		break;
 	}
 
+	reply_put_local(reply);
 	enum verdict verdict = reply_judge(reply, &frame);
 	if (server->state >= SERVER_CLOSING || verdict == REPLY_MORE)
 		return false;
@@ -516,7 +525,8 @@ reply_message(struct reply *reply)
 	}
 	reply_step_over(reply, FRAME_HEADER + (size_t)frame.body,
 	    verdict == REPLY_SWALLOW || server->client == NULL);
-	return reply_after(reply);
+	reply_after(reply);
+	return true;
 }
 
 size_t

@@ -613,6 +613,7 @@ usage(void)
 	    "  --faults             servers are being killed: lost\n"
 	    "                       connections are no violation\n"
 	    "  --no-search-path     for poolers that do not carry it\n"
+	    "  --whole-startup      for those that want it in one piece\n"
 	    "  --session-set        SET of parameters that are not reported\n"
 	    "  --without a,b,...    leave operations out\n");
 }
@@ -658,7 +659,8 @@ static const struct option options[] = {
 	{ "seed", 1, NULL, 'S' }, { "seconds", 1, NULL, 't' },
 	{ "stall", 1, NULL, 'T' }, { "floor", 1, NULL, 'f' },
 	{ "no-misbehave", 0, NULL, 'm' }, { "faults", 0, NULL, 'F' },
-	{ "no-search-path", 0, NULL, 'o' }, { "session-set", 0, NULL, 'e' },
+	{ "no-search-path", 0, NULL, 'o' },
+	{ "whole-startup", 0, NULL, 'W' }, { "session-set", 0, NULL, 'e' },
 	{ "without", 1, NULL, 'w' }, { "help", 0, NULL, '?' },
 	{ NULL, 0, NULL, 0 }
 };
@@ -684,6 +686,7 @@ option(int which, char *value)
 	case 'm': checker.misbehave = false; break;
 	case 'F': checker.faults = true; break;
 	case 'o': checker.search_path = false; break;
+	case 'W': checker.whole_startup = true; break;
 	case 'e': checker.session_set = true; break;
 	case 'w': leave_out(value); break;
 	default: usage(); exit(which == '?' ? 0 : 2);

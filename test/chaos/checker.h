@@ -94,6 +94,7 @@ struct checker {
 	uint64_t ops, seed;
 	unsigned seconds, stall_s, floor;
 	bool misbehave, setup, faults, search_path, session_set;
+	bool whole_startup;
 	bool without[OPS];
 
 	uint64_t started_us, now_us;

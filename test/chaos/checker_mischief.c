@@ -318,7 +318,8 @@ choose_pace(struct client *c, size_t replies)
 		m->read_max = 1 + roll(c, large ? 20000 : 100);
 		COUNT(slow_reader);
 	}
-	if (chance(c, 20)) {
+	if (chance(c, 20) && !(c->plan.op == OP_login &&
+	    checker.whole_startup)) {
 		m->write_max = 1;
 		m->narrow_until = 1 + roll(c, 1500);
 		COUNT(byte_writer);

@@ -1,10 +1,10 @@
 """The same dialogues with Postgres directly and through pgsluice.
 
-A dialogue (they are in dialogues.py) is a function that sends protocol messages and says how far to read
-in between; what came back is the result. play() runs one over a connection
-and returns every message, with what must differ masked out (process ids and
-cancel keys; the order of the parameters told at login). Two runs of one
-dialogue must give equal lists.
+A dialogue (they are in dialogues.py) is a function that sends protocol
+messages and says how far to read in between; what came back is the result.
+play() runs one over a connection and returns every message, with what must
+differ masked out (process ids and cancel keys; the order of the parameters
+told at login). Two runs of one dialogue must give equal lists.
 
     @dialogue()
     def a_select(talk):
