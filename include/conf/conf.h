@@ -56,7 +56,7 @@ struct conf_database {
 	struct hash_node by_name;
 	char *name;
 	bool is_fallback;
-	char *hosts[CONF_HOSTS];	/* name, address, "/dir", "@abstract"; */
+	char *hosts[CONF_HOSTS];	/* name, address, "/dir", "@x"; */
 	unsigned host_count;		/* one "" = default unix directory */
 	unsigned port;
 	char *dbname;			/* NULL = as the client's */

@@ -9,6 +9,8 @@ struct stmt;
 
 /* What was sent: which reply will come is in protocol 3, "Message Flow". */
 enum owed_kind {
+	OWED_COPY_DONE,			/* nothing: marks where the client's
+					 * CopyDone or CopyFail is; LOCAL */
 	OWED_PARSE,			/* 1 */
 	OWED_BIND,			/* 2 */
 	OWED_DESCRIBE,			/* [t] T or n */
@@ -69,6 +71,7 @@ struct owed_entry *owed_at(const struct owed *owed, uint32_t i); /* 0=head */
 /* The caller has taken care of stmt and change. */
 void owed_pop(struct owed *owed);
 void owed_pop_last(struct owed *owed);
+void owed_remove(struct owed *owed, uint32_t i);
 /* Is any reply owed by the server itself? */
 bool owed_is_clear(const struct owed *owed);
 void owed_change_free(struct owed_change *change);

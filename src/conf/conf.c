@@ -31,7 +31,7 @@ struct loading {
 	struct conf *conf;
 	conf_conninfo_parser *conninfo;
 	struct buf *why;		/* the errors, one a line */
-	struct ini_place *places;	/* of each option; file NULL = default */
+	struct ini_place *places;	/* one an option; NULL = default */
 	const char *source;		/* for what has no line of its own */
 	enum { IN_OPTIONS, IN_DATABASES, IN_USERS } section;
 	bool was_read;			/* some of the file */

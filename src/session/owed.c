@@ -109,6 +109,15 @@ owed_pop_last(struct owed *owed)
 	owed->count--;
 }
 
+void
+owed_remove(struct owed *owed, uint32_t i)
+{
+	owed->local -= owed_at(owed, i)->action == OWED_LOCAL;
+	for (; i + 1 < owed->count; i++)
+		*owed_at(owed, i) = *owed_at(owed, i + 1);
+	owed->count--;
+}
+
 bool
 owed_is_clear(const struct owed *owed)
 {

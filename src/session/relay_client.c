@@ -746,11 +746,20 @@ pass_copy_data(struct pass *pass, const struct frame *frame)
 	    pass_as_is(pass, frame);
 }
 
+/* The end of COPY data that may have been sent before the server said that
+ * it wants some: marked, so that a Sync behind it is not taken for one inside
+ * the COPY. */
 static bool
 pass_copy_end(struct pass *pass, const struct frame *frame)
 {
-	if (pass->client->server != NULL)
-		pass->client->server->owed.copy_in = false;
+	struct server *server = pass->client->server;
+
+	if (server != NULL && server->owed.copy_in)
+		server->owed.copy_in = false;
+	else if (server != NULL && !server->owed.skipping &&
+	    !owed_is_clear(&server->owed) &&
+	    pass_owe(pass, OWED_COPY_DONE, OWED_LOCAL) == NULL)
+		return false;
 	return pass_copy_data(pass, frame);
 }
 

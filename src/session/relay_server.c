@@ -15,7 +15,8 @@
  *                     and what they had changed is undone. Has no Sync been
  *                     passed on yet, `skipping` stays set until one is.
  *   G                 COPY IN: the server ignores a Sync until the COPY ends,
- *                     so those already noted will never be answered
+ *                     so those that were passed on before the client's
+ *                     CopyDone will never be answered
  *   Z                 takes a Sync, Query or FunctionCall off
  *
  * A reply that fits none of these is a broken server, and ends it.
@@ -126,7 +127,7 @@ owed_put_local(struct server *server)
 
 	while (server->owed.local > 0 &&
 	    (head = owed_head(&server->owed))->action == OWED_LOCAL) {
-		if (server->client != NULL)
+		if (server->client != NULL && head->kind != OWED_COPY_DONE)
 			stream_put(&server->client->s,
 			    head->kind == OWED_PARSE ?
 			    parse_complete : close_complete, 5);
@@ -350,16 +351,20 @@ reply_copy_in(struct reply *reply)
 	if (head == NULL || server->client == NULL ||
 	    (head->kind != OWED_EXECUTE && head->kind != OWED_QUERY))
 		return REPLY_BAD;
-	owed->copy_in = true;
 	while (owed->count > 1) {
-		struct owed_entry *last = owed_at(owed, owed->count - 1);
+		struct owed_entry *next = owed_at(owed, 1);
+		if (next->kind == OWED_COPY_DONE) {
+			owed_remove(owed, 1);
+			return REPLY_PASS;
+		}
 		/* Anything else in a COPY is an error to come; who knows
 		 * what is owed then. This server is not used again. */
-		if (last->kind != OWED_SYNC)
+		if (next->kind != OWED_SYNC)
 			server->tainted = true;
-		owed_undo(server, last);
-		owed_pop_last(owed);
+		owed_undo(server, next);
+		owed_remove(owed, 1);
 	}
+	owed->copy_in = true;
 	return REPLY_PASS;
 }
 

@@ -304,8 +304,8 @@ lex_dollar(struct scan *scan)
 		skip_digits(scan);
 		return TOKEN_SIGN;
 	}
-	while (scan->at < scan->end && (is_letter(*scan->at) ||
-	    (is_digit(*scan->at) && scan->at > open + 1)))
+	while (scan->at < scan->end &&
+	    (is_letter(*scan->at) || is_digit(*scan->at)))
 		scan->at++;
 	if (scan->at == scan->end || *scan->at != '$') {
 		scan->at = open + 1;

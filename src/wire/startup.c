@@ -44,9 +44,7 @@ judge_code(uint32_t code, uint32_t size)
 			return "cancel key too long";
 		return NULL;
 	}
-	if (code >> 16 != 3)
-		return "unsupported protocol version";
-	return size > STARTUP_MIN ? NULL : "startup packet without an end";
+	return code >> 16 == 3 ? NULL : "unsupported protocol version";
 }
 
 static bool

@@ -85,7 +85,9 @@ def start(request):
                     print(f"--- log of {program.name}\n"
                           + (program.log() + program.stderr())[-6000:],
                           file=sys.stderr)
-                program.stop()
+                status = program.stop()
+                if isinstance(program, Pgsluice):
+                    assert status == 0, program.stderr()[-4000:]
             finally:
                 program.clean()
 

@@ -97,6 +97,7 @@ class Program:
         self.folder = tempfile.mkdtemp(prefix=f"{self.name}-")
         os.chmod(self.folder, 0o755)
         self.process = None
+        self.has_ended = False          # because a test wanted it to
         self.port = free_port()
         self.user = None                # run as; None = as we are
         self.environment = {}
@@ -114,6 +115,7 @@ class Program:
                 "extra_groups": []}
 
     def spawn(self, command, is_ready):
+        self.has_ended = False
         with open(self.path("stderr"), "ab") as output:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output,
@@ -142,6 +144,11 @@ class Program:
             return None
         if self.process.poll() is None:
             self.process.send_signal(how)
+        return self.wait_end(deadline)
+
+    def wait_end(self, deadline=DEADLINE):
+        """For one that was told to end; returns the exit status."""
+        self.has_ended = True
         try:
             return self.process.wait(deadline)
         except subprocess.TimeoutExpired:
@@ -474,7 +481,7 @@ class Pooler(Program):
         said = self.log() + self.stderr()
         found = REPORTS.search(said)
         assert not found, said[max(0, found.start() - 500):][:20000]
-        assert self.is_running(), (
+        assert self.has_ended or self.is_running(), (
             f"{self.name} ended with {self.process.poll()}:\n{said[-4000:]}")
 
     def stop(self, how=signal.SIGQUIT, deadline=DEADLINE):

@@ -36,6 +36,7 @@ struct setting {
 struct talk {
 	struct login *login;
 	struct server_login *server_login;
+	struct secret kept;
 	struct buf to_login, to_server;	/* messages on their way */
 	enum login_step login_step, server_step;
 	unsigned messages;		/* that have been handed over */
@@ -104,6 +105,8 @@ talk_open(struct talk *talk, const struct setting *setting)
 	}
 	*talk = (struct talk){ .login_step = LOGIN_SEND,
 	    .server_step = LOGIN_SEND };
+	if (setting->kept != NULL)
+		talk->kept = secret_of(setting->kept);
 	talk->login = login_create(&about);
 	talk->server_login = server_login_create(&server_about);
 	secret_finish(&known);
@@ -114,6 +117,7 @@ talk_close(struct talk *talk)
 {
 	login_destroy(talk->login);
 	server_login_destroy(talk->server_login);
+	secret_finish(&talk->kept);
 	buf_finish(&talk->to_login);
 	buf_finish(&talk->to_server);
 }
@@ -156,16 +160,13 @@ static inline void
 talk_run(struct talk *talk, const struct setting *setting)
 {
 	char body[SCRAM_MESSAGE_MAX + 1];
-	struct secret kept = { 0 };
 	size_t len;
 
-	if (setting->kept != NULL)
-		kept = secret_of(setting->kept);
 	talk->login_step = login_begin(talk->login, &talk->to_server);
 	if (talk->login_step == LOGIN_NEED_SECRET)
 		talk->login_step = login_secret(talk->login,
-		    setting->kept != NULL ? &kept : NULL, &talk->to_server);
-	secret_finish(&kept);
+		    setting->kept != NULL ? &talk->kept : NULL,
+		    &talk->to_server);
 	talk_settle_login(talk);
 	while (talk_take(talk, &talk->to_server, body, &len)) {
 		talk->server_step = server_login_message(talk->server_login,

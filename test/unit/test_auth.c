@@ -567,47 +567,66 @@ taking_the_offer_of_channel_binding_away_is_noticed(void **state)
 }
 
 static void
-a_login_out_of_memory_fails_and_leaks_nothing(void **state)
+without_memory_nobody_gets_in_who_does_not_belong(void **state)
 {
-	static const struct setting settings[] = {
-		{ LOGIN_PLAIN, VERIFIER, "pencil", OVER_TLS, 0 },
-		{ LOGIN_MD5, "pencil", "pencil", IN_CLEAR, 0 },
-		{ LOGIN_SCRAM, "pencil", "pencil", OVER_BOUND_TLS, 0 },
-		{ LOGIN_SCRAM, NULL, "pencil", IN_CLEAR, 0 },
+	static const struct {
+		struct setting setting;
+		bool belongs;
+	} rows[] = {
+		{ { LOGIN_PLAIN, VERIFIER, "pencil", OVER_TLS, 0 }, true },
+		{ { LOGIN_PLAIN, VERIFIER, "wrong", OVER_TLS, 0 }, false },
+		{ { LOGIN_PLAIN, HASHED, "wrong", OVER_TLS, 0 }, false },
+		{ { LOGIN_MD5, "pencil", "pencil", IN_CLEAR, 0 }, true },
+		{ { LOGIN_MD5, "pencil", "wrong", IN_CLEAR, 0 }, false },
+		{ { LOGIN_SCRAM, "pencil", "pencil", OVER_BOUND_TLS, 0 },
+		    true },
+		{ { LOGIN_SCRAM, "pencil", "wrong", IN_CLEAR, 0 }, false },
+		{ { LOGIN_SCRAM, NULL, "pencil", IN_CLEAR, 0 }, false },
 	};
+	bool got_in, stopped;
 	struct talk talk;
-	struct secret kept;
 	uint64_t nth;
 	size_t i;
 
 	(void)state;
-	for (i = 0; i < COUNT(settings); i++)
-		for (nth = 1; nth < 40; nth++) {
-			struct setting setting = settings[i];
-			struct login_about about = {
-				.method = setting.method,
-				.user = SPAN("hashed"),
-			};
-
-			/* What is not the login's own gets its memory. */
-			kept = secret_of("pencil");
+	for (i = 0; i < COUNT(rows); i++) {
+		got_in = stopped = false;
+		for (nth = 1; nth < 60; nth++) {
+			talk_open(&talk, &rows[i].setting);
 			mem_fail_nth(nth);
-			talk.login = login_create(&about);
-			if (talk.login == NULL) {
-				mem_fail_nth(0);
-				secret_finish(&kept);
-				continue;
-			}
+			talk_run(&talk, &rows[i].setting);
 			mem_fail_nth(0);
-			login_destroy(talk.login);
-			secret_finish(&kept);
-			talk_open(&talk, &setting);
-			mem_fail_nth(nth + (setting.kept != NULL));
-			talk_run(&talk, &setting);
-			mem_fail_nth(0);
+			if (talk.login_step == LOGIN_OK)
+				got_in = true;
+			else if (rows[i].belongs)
+				stopped = true;
 			talk_close(&talk);
 		}
+		assert_int_equal(got_in, rows[i].belongs);
+		assert_int_equal(stopped, rows[i].belongs);
+	}
 	keys_forget_all();
+}
+
+static void
+a_login_is_not_begun_without_memory(void **state)
+{
+	const struct login_about about = { .user = SPAN("hashed") };
+	struct secret secret = secret_of("pencil");
+	const struct server_login_about server_about = {
+	    .user = SPAN("hashed"), .secret = &secret };
+	uint64_t nth;
+
+	(void)state;
+	for (nth = 1; nth <= 3; nth++) {
+		mem_fail_nth(nth);
+		if (nth < 3)
+			assert_null(login_create(&about));
+		else
+			assert_null(server_login_create(&server_about));
+	}
+	mem_fail_nth(0);
+	secret_finish(&secret);
 }
 
 int
@@ -634,7 +653,8 @@ main(void)
 		cmocka_unit_test(
 		    taking_the_offer_of_channel_binding_away_is_noticed),
 		cmocka_unit_test(
-		    a_login_out_of_memory_fails_and_leaks_nothing),
+		    without_memory_nobody_gets_in_who_does_not_belong),
+		cmocka_unit_test(a_login_is_not_begun_without_memory),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -178,7 +178,6 @@ server_login_at_place(enum server_place place)
 	struct setting setting = { .kept = VERIFIER, .known = "pencil",
 	    .method = place == ANSWERED ? LOGIN_PLAIN : LOGIN_SCRAM,
 	    .transport = place == ANSWERED ? OVER_TLS : IN_CLEAR };
-	struct secret kept = secret_of(VERIFIER);
 	char body[SCRAM_MESSAGE_MAX + 1];
 	struct server_login *login;
 	enum login_step step;
@@ -188,7 +187,7 @@ server_login_at_place(enum server_place place)
 
 	talk_open(&talk, &setting);
 	login_begin(talk.login, &talk.to_server);
-	login_secret(talk.login, &kept, &talk.to_server);
+	login_secret(talk.login, &talk.kept, &talk.to_server);
 	for (i = 0; i < messages[place]; i++) {
 		assert_true(talk_take(&talk, &talk.to_server, body, &len));
 		step = server_login_message(talk.server_login,
@@ -211,7 +210,6 @@ server_login_at_place(enum server_place place)
 	login = talk.server_login;
 	talk.server_login = NULL;
 	talk_close(&talk);
-	secret_finish(&kept);
 	return login;
 }
 

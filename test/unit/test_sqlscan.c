@@ -41,16 +41,29 @@ struct row {
 };
 
 static void
+expect_effect(const char *sql, uint32_t expected)
+{
+	uint32_t effects = scan_exact(sql, NULL);
+
+	if (effects != expected)
+		fail_msg("'%s' gave %#x, not %#x", sql, effects, expected);
+}
+
+/* Each by itself, and behind another statement, whose effect must stay. */
+static void
 expect_effects(const struct row *rows, size_t count)
 {
+	struct span rest, statement;
+	char *behind;
 	size_t i;
 
 	for (i = 0; i < count; i++) {
-		uint32_t effects = scan_exact(rows[i].sql, NULL);
-
-		if (effects != rows[i].effects)
-			fail_msg("'%s' gave %#x, not %#x", rows[i].sql,
-			    effects, rows[i].effects);
+		rest = span_of(rows[i].sql);
+		behind = mem_printf("CLUSTER; %s", rows[i].sql);
+		expect_effect(rows[i].sql, rows[i].effects);
+		expect_effect(behind, rows[i].effects | SQL_DDL |
+		    (sqlscan_next(&rest, &statement) ? SQL_SEVERAL : 0));
+		mem_free(behind);
 	}
 }
 
@@ -346,6 +359,8 @@ every_statement_of_a_text_counts(void **state)
 		  SQL_DDL | SQL_SEVERAL | SQL_LISTEN },
 		{ "CREATE OR REPLACE PROCEDURE p() BEGIN ATOMIC END; LOAD 'x'",
 		  SQL_DDL | SQL_SEVERAL | SQL_LOAD },
+		{ "CREATE FUNCTION atomic() RETURNS int AS 'x'; SET x = 1",
+		  SQL_DDL | SQL_SEVERAL | SQL_SET },
 		{ "CREATE TABLE t (begin atomic); SET x = 1; END",
 		  SQL_DDL | SQL_SEVERAL | SQL_SET | SQL_END },
 		{ "CREATE TABLE t AS TABLE begin atomic; SET x = 1",
@@ -370,6 +385,7 @@ explain_counts_as_what_it_explains(void **state)
 		{ "EXPLAIN ANALYZE CREATE TABLE t AS SELECT 1", SQL_DDL },
 		{ "EXPLAIN ANALYSE EXECUTE p", SQL_UNKNOWN },
 		{ "EXPLAIN (COSTS off) (SELECT 1)", 0 },
+		{ "EXPLAIN (COSTS off) CREATE TABLE t AS SELECT 1", SQL_DDL },
 		{ "EXPLAIN", 0 }, { "EXPLAIN (", 0 },
 		{ "EXPLAIN (a); SET x = 1", SQL_SET | SQL_SEVERAL },
 		{ "EXPLAIN EXPLAIN SELECT 1", SQL_UNKNOWN },
@@ -444,7 +460,6 @@ what_two_servers_read_differently_is_unknown(void **state)
 		/* standard_conforming_strings off: the string goes on */
 		{ "SELECT 'a\\'; SELECT '; SET x = 1; --'",
 		  SQL_SEVERAL | SQL_UNKNOWN },
-		{ "SELECT '\\'; ", 0 },	/* nothing in it either way */
 		{ "SELECT '\\'; SELECT 1", SQL_SEVERAL | SQL_UNKNOWN },
 		{ "SELECT '\\\\'; SELECT 1", SQL_SEVERAL },
 		{ "SELECT '\\\\\\'; SELECT 1", SQL_SEVERAL | SQL_UNKNOWN },
@@ -456,10 +471,14 @@ what_two_servers_read_differently_is_unknown(void **state)
 		  SQL_UNKNOWN },
 		{ "SELECT U&'\\0073'; SELECT 1", SQL_SEVERAL },
 		{ "SELECT au&\"b\"; SELECT 1", SQL_SEVERAL },
+		{ "SELECT U&\"a\"; LISTEN x",
+		  SQL_SEVERAL | SQL_UNKNOWN | SQL_LISTEN },
 	};
 
 	(void)state;
 	expect_effects(rows, COUNT(rows));
+	/* where nothing follows, nothing is in it either way */
+	expect_effect("SELECT '\\'; ", 0);
 }
 
 /* The quick look works in steps of sixteen bytes: wherever a word falls, it

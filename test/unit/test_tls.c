@@ -14,6 +14,7 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
+#include "base/span.h"
 #include "ends.h"
 #include "net/tls.h"
 
@@ -25,7 +26,7 @@
  */
 static char dir[] = "/tmp/test_tls.XXXXXX";
 static char ca_file[64], other_ca_file[64], server_cert[64], server_key[64],
-    client_cert[64], client_key[64];
+    client_cert[64], client_key[64], forged_cert[64], forged_key[64];
 
 static void
 add_extension(X509 *cert, X509 *issuer, int nid, const char *value)
@@ -41,7 +42,7 @@ add_extension(X509 *cert, X509 *issuer, int nid, const char *value)
 }
 
 static X509 *
-make_certificate(const char *name, EVP_PKEY *key, X509 *issuer,
+make_certificate(struct span name, EVP_PKEY *key, X509 *issuer,
     EVP_PKEY *issuer_key)
 {
 	static long serial;
@@ -54,7 +55,7 @@ make_certificate(const char *name, EVP_PKEY *key, X509 *issuer,
 	X509_gmtime_adj(X509_getm_notAfter(cert), 3600);
 	X509_set_pubkey(cert, key);
 	X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC,
-	    (const unsigned char *)name, -1, -1, 0);
+	    (const unsigned char *)name.at, (int)name.len, -1, 0);
 	X509_set_issuer_name(cert, X509_get_subject_name(
 	    issuer != NULL ? issuer : cert));
 	if (issuer == NULL)
@@ -88,13 +89,15 @@ write_files(const char *name, X509 *cert, char *cert_file, EVP_PKEY *key,
 }
 
 static void
-make_signed(const char *name, X509 *ca, EVP_PKEY *ca_key, char *cert_file,
+make_signed(struct span name, X509 *ca, EVP_PKEY *ca_key, char *cert_file,
     char *key_file)
 {
+	static const char *const files[] = { "one", "two", "three" };
+	static unsigned made;
 	EVP_PKEY *key = EVP_EC_gen("P-256");
 	X509 *cert = make_certificate(name, key, ca, ca_key);
 
-	write_files(name, cert, cert_file, key, key_file);
+	write_files(files[made++], cert, cert_file, key, key_file);
 	X509_free(cert);
 	EVP_PKEY_free(key);
 }
@@ -108,12 +111,14 @@ make_files(void **state)
 
 	(void)state;
 	assert_non_null(mkdtemp(dir));
-	ca = make_certificate("authority", ca_key, NULL, ca_key);
-	other = make_certificate("another", other_key, NULL, other_key);
+	ca = make_certificate(SPAN("authority"), ca_key, NULL, ca_key);
+	other = make_certificate(SPAN("another"), other_key, NULL,
+	    other_key);
 	write_files("authority", ca, ca_file, NULL, NULL);
 	write_files("another", other, other_ca_file, NULL, NULL);
-	make_signed("server", ca, ca_key, server_cert, server_key);
-	make_signed("alice", ca, ca_key, client_cert, client_key);
+	make_signed(SPAN("server"), ca, ca_key, server_cert, server_key);
+	make_signed(SPAN("alice"), ca, ca_key, client_cert, client_key);
+	make_signed(SPAN("alice\0bob"), ca, ca_key, forged_cert, forged_key);
 	X509_free(ca);
 	X509_free(other);
 	EVP_PKEY_free(ca_key);
@@ -131,6 +136,8 @@ remove_files(void **state)
 	unlink(server_key);
 	unlink(client_cert);
 	unlink(client_key);
+	unlink(forged_cert);
+	unlink(forged_key);
 	return rmdir(dir);
 }
 
@@ -259,13 +266,17 @@ static void
 a_farewell_is_an_end_and_comes_behind_the_last_bytes(void **state)
 {
 	struct couple couple;
+	int open;
 
 	couple_open(&couple, *state, TLS_REQUIRE);
+	/* The connection stays: it is what TLS says that counts. */
+	open = dup(couple.client.stream.fd);
 	say(&couple.client, "last words");
 	stream_close(&couple.client.stream);
 	run_until(&couple.server, couple.server.closes == 1);
 	assert_got(&couple.server, "last words");
 	assert_int_equal(couple.server.why, STREAM_EOF);
+	close(open);
 	couple_finish(&couple);
 }
 
@@ -384,7 +395,8 @@ bytes_stuffed_behind_the_request_end_the_stream(void **state)
 	run_until(&client, client.closes == 1);
 	assert_int_equal(client.why, STREAM_TLS_FAILED);
 	assert_int_equal(client.offers, 1);
-	assert_string_not_equal(stream_tls_error(&client.stream), "");
+	assert_string_equal(stream_tls_error(&client.stream),
+	    "bytes behind the request for TLS");
 	/* Held already when TLS is to start. */
 	end_open(&held, *state);
 	held.eat = 8;
@@ -401,6 +413,8 @@ bytes_stuffed_behind_the_request_end_the_stream(void **state)
 	far_say(&server, "Sand an answer");
 	run_until(&server, server.closes == 1);
 	assert_int_equal(server.why, STREAM_TLS_FAILED);
+	assert_string_equal(stream_tls_error(&server.stream),
+	    "bytes behind the request for TLS");
 	tls_ctx_unref(the_ctx);
 	end_finish(&client);
 	end_finish(&server);
@@ -443,6 +457,7 @@ struct stranger {
 	SSL_CTX *ctx;
 	int fd;
 	bool serves;
+	bool leaves;			/* first, when all is said */
 	const char *alpn;		/* NULL = none */
 	size_t bytes;			/* to be echoed by it or by us */
 	bool shook_hands;
@@ -489,7 +504,7 @@ stranger_main(void *arg)
 	    sni != NULL ? sni : "");
 	stranger->shook_hands = n == 1 && stranger_talk(stranger, ssl);
 	/* Until the other end hangs up. */
-	if (n == 1 && SSL_read(ssl, &byte, 1) < 0)
+	if (n == 1 && !stranger->leaves && SSL_read(ssl, &byte, 1) < 0)
 		stranger->shook_hands = false;
 	SSL_free(ssl);
 	close(stranger->fd);
@@ -623,7 +638,7 @@ a_session_with_a_server_is_resumed(void **state)
 		for (unsigned i = 0; i < 3; i++) {
 			struct stranger stranger = {
 				.serves = true, .ctx = server,
-				.bytes = 5000,
+				.bytes = 5000, .leaves = i == 0,
 			};
 			struct end end;
 			unsigned char hash[64];
@@ -640,6 +655,9 @@ a_session_with_a_server_is_resumed(void **state)
 				go_round(*state);
 			assert_int_equal(stream_tls_is_resumed(&end.stream),
 			    i == 1);
+			/* Whoever hangs up first, a session is good again. */
+			if (stranger.leaves)
+				run_until(&end, end.closes == 1);
 			assert_true(stream_tls_is_verified(&end.stream));
 			assert_int_equal(stream_tls_end_point(&end.stream,
 			    hash), 48);
@@ -716,7 +734,7 @@ a_client_is_known_by_its_certificate(void **state)
 		.mode = TLS_REQUIRE, .cert_file = client_cert,
 		.key_file = client_key,
 	};
-	struct couple with, without;
+	struct couple with, without, forged;
 	char name[16], why[100], tiny[5];
 
 	couple_init(&with, *state, server_ctx(TLS_VERIFY_FULL),
@@ -731,6 +749,16 @@ a_client_is_known_by_its_certificate(void **state)
 	assert_false(stream_tls_peer_name(&with.client.stream, name,
 	    sizeof(name)));
 	couple_finish(&with);
+
+	settings.cert_file = forged_cert;
+	settings.key_file = forged_key;
+	couple_init(&forged, *state, server_ctx(TLS_VERIFY_FULL),
+	    tls_ctx_create_client(&settings, why, sizeof(why)));
+	couple_start(&forged, NULL);
+	couple_run_until_open(&forged);
+	assert_false(stream_tls_peer_name(&forged.server.stream, name,
+	    sizeof(name)));
+	couple_finish(&forged);
 
 	couple_init(&without, *state, server_ctx(TLS_VERIFY_FULL),
 	    client_ctx(TLS_REQUIRE, NULL));
