@@ -157,7 +157,7 @@ def e2e(tally):
 
 def valgrind(tally):
     unit(tally, "valgrind", ".", "TESTS=$(UNIT)",
-         "LOG_COMPILER=valgrind -q --error-exitcode=9 --leak-check=full "
+         "LOG_FLAGS=valgrind -q --error-exitcode=9 --leak-check=full "
          "--show-leak-kinds=definite --errors-for-leak-kinds=definite")
 
 

@@ -41,11 +41,13 @@ struct gather {
 	struct gather_part part[];
 };
 
-/* For this client of the console; NULL: out of memory. The caller fills in
- * visit, done and what they need, then starts it. */
-struct gather *gather_create(const struct client *client);
-/* Pauses the client until it is answered. */
-void gather_start(struct gather *gather, struct client *client);
+/* For this client of the console, which is paused: `done` has to answer it.
+ * The caller fills in visit, done and what they need, then starts it. NULL:
+ * out of memory. */
+struct gather *gather_create(struct client *client);
+void gather_start(struct gather *gather);
+/* One that has not been started; takes NULL. */
+void gather_destroy(struct gather *gather);
 /* Of all parts. */
 uint64_t gather_sum(const struct gather *gather);
 /* Did a part run out of memory? */

@@ -30,7 +30,7 @@ void lines_add_error(struct buf *why, const char *file, unsigned line,
 struct lines {
 	const char *file;		/* borrowed, like the text */
 	struct buf *why;		/* borrowed */
-	unsigned line;			/* where the current one began, from 1 */
+	unsigned line;			/* where the current one began */
 	bool failed;			/* something was complained of */
 	bool line_failed;		/* and in the current line */
 	struct span text;		/* what has not been read */
@@ -41,7 +41,7 @@ struct lines {
 };
 
 struct word {
-	struct span text;		/* NUL-terminated, until the next line */
+	struct span text;		/* with a NUL; until the next line */
 	bool quoted;			/* began with a quote: no keyword */
 	bool goes_on;			/* a comma: the field has another one */
 };

@@ -79,7 +79,7 @@ struct stream {
 	struct buf held;		/* received, not consumed */
 	struct buf queued;		/* to be sent, the kernel was full */
 	size_t queued_at;		/* sent already, of `queued` */
-	uint64_t received;		/* bytes, as the upper layer sees them */
+	uint64_t received;		/* bytes, as the session sees them */
 	uint64_t sent;
 	int error;			/* errno, when ended by one */
 	/* private to net/stream.c from here */
@@ -93,7 +93,7 @@ struct stream {
 
 enum stream_result {
 	STREAM_SENT,			/* the kernel has it all */
-	STREAM_QUEUED,			/* the rest is queued; on_drain follows */
+	STREAM_QUEUED,			/* the rest waits; on_drain follows */
 	STREAM_BROKEN,			/* ended; on_close follows */
 };
 

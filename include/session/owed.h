@@ -3,6 +3,7 @@
 #define SESSION_OWED_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct stmt;
@@ -39,6 +40,10 @@ struct owed_change {
 struct owed_entry {
 	uint8_t kind;			/* enum owed_kind */
 	uint8_t action;			/* enum owed_action */
+	bool clears;			/* DEALLOCATE ALL or DISCARD ALL: takes
+					 * all the client's names */
+	bool discards;			/* DISCARD ALL: puts parameters back */
+	bool unnamed;			/* PARSE of the unnamed statement */
 	struct stmt *stmt;		/* PARSE, CLOSE of ours; a reference */
 	struct owed_change *change;	/* NULL = nothing to undo */
 };
@@ -49,6 +54,7 @@ struct owed {
 	uint32_t head;
 	uint32_t count;
 	uint32_t local;			/* how many of them are OWED_LOCAL */
+	uint32_t syncs;			/* ... are OWED_SYNC */
 	bool skipping;			/* the server skips up to a Sync that
 					 * has not been passed on yet */
 	bool batch_open;		/* an extended batch was begun, and no Z
@@ -73,6 +79,13 @@ void owed_pop(struct owed *owed);
 void owed_pop_last(struct owed *owed);
 void owed_remove(struct owed *owed, uint32_t i);
 /* Is any reply owed by the server itself? */
+/*
+ * Would a message that names `name` depend on how an earlier batch ends, one
+ * whose Sync has been passed on and not been answered? Then it must wait.
+ */
+bool owed_is_uncertain(const struct owed *owed, const char *name, size_t len);
+/* The same for a statement that is being prepared or closed on the server. */
+bool owed_is_pending(const struct owed *owed, const struct stmt *stmt);
 bool owed_is_clear(const struct owed *owed);
 void owed_change_free(struct owed_change *change);
 

@@ -46,6 +46,9 @@ struct server {
 	struct relay relay;		/* bytes from this server */
 	struct owed owed;
 	struct stmt_cache statements;
+	struct stmt *local_portal;	/* bound to the unnamed portal, but by
+					 * us: a DEALLOCATE; or NULL */
+	uint32_t bound_effects;		/* of the statement bound last */
 	unsigned max_statements;	/* kept prepared; 0 = not tracked */
 	struct stmt *unnamed;		/* in its unnamed slot; NULL = unknown */
 	struct vars *vars;		/* what its session differs by */
@@ -88,9 +91,15 @@ bool server_ask(struct server *server, const char *sql);
 /* A query of ours was answered with an error. */
 void server_own_query_failed(struct server *server,
     const struct error_fields *fields);
-/* DISCARD ALL has put its session back to what it was at login. */
+/* A parameter that DISCARD ALL puts back, on the server's side only. */
+void server_parameter_reset(struct server *server, struct span name,
+    struct span value);
+/* DISCARD ALL has put its session back to what it was at login; a client is
+ * told where that differs from what its own login had said. */
 void server_discarded(struct server *server);
 void server_set_unnamed(struct server *server, struct stmt *stmt_or_null);
+void server_set_local_portal(struct server *server,
+    struct stmt *stmt_or_null);
 /* Forgets what it owes; undoes what the client's names owe to that. */
 void server_forget_owed(struct server *server);
 /* An idle server is at its end. */

@@ -23,9 +23,11 @@
 #include "session/client.h"
 #include "session/worker.h"
 
-static void
+void
 gather_destroy(struct gather *gather)
 {
+	if (gather == NULL)
+		return;
 	for (unsigned i = 0; i < gather->part_count; i++)
 		buf_finish(&gather->part[i].out);
 	mem_free(gather);
@@ -61,7 +63,7 @@ gather_read(struct loop *loop, struct loop_mail *mail)
 }
 
 struct gather *
-gather_create(const struct client *client)
+gather_create(struct client *client)
 {
 	unsigned count = process.worker_count;
 	struct gather *gather = mem_zalloc(sizeof(*gather) +
@@ -69,6 +71,7 @@ gather_create(const struct client *client)
 
 	if (gather == NULL)
 		return NULL;
+	stream_pause(&client->s, PAUSE_ANSWER);
 	gather->asker = client->worker->index;
 	gather->client = client->id;
 	gather->left = count;
@@ -82,14 +85,13 @@ gather_create(const struct client *client)
 }
 
 void
-gather_start(struct gather *gather, struct client *client)
+gather_start(struct gather *gather)
 {
 	/* The last part to be read may end the gather before this returns:
 	 * the count is not to be read from it. */
 	unsigned count = gather->part_count;
 
 	check(gather->visit != NULL && gather->done != NULL);
-	stream_pause(&client->s, PAUSE_ANSWER);
 	for (unsigned i = 0; i < count; i++)
 		loop_post(process.worker[i]->loop, &gather->part[i].mail);
 }

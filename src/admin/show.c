@@ -157,7 +157,7 @@ show_table_run(struct client *client, const struct show_table *table)
 	gather->visit = show_visit;
 	gather->done = show_gathered;
 	gather->table = table;
-	gather_start(gather, client);
+	gather_start(gather);
 }
 
 /*

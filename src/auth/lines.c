@@ -182,7 +182,12 @@ lines_next(struct lines *lines)
 		lines->line_failed = false;
 		while (lines_join(lines))
 			;
-		/* All words fit, NULs included: their texts stay put. */
+		if (lines->joined.len != 0 && memchr(lines->joined.at, '\0',
+		    lines->joined.len) != NULL) {
+			lines_complain(lines, "a NUL byte");
+			continue;
+		}
+		/* All words fit, with their NULs: their texts stay put. */
 		if (lines->joined.failed ||
 		    !buf_reserve(&lines->words, 2 * lines->joined.len + 2)) {
 			lines_complain(lines, "out of memory");

@@ -143,6 +143,14 @@ users_put(struct users *users, struct span name, struct secret *secret)
 	return true;
 }
 
+/* A NUL would end it early, and make it somebody else's. */
+static bool
+name_is_good(struct span name)
+{
+	return name.len != 0 && name.len <= NAME_MAX_BYTES &&
+	    memchr(name.at, '\0', name.len) == NULL;
+}
+
 bool
 users_add(struct users *users, struct span name, struct span secret)
 {
@@ -150,7 +158,7 @@ users_add(struct users *users, struct span name, struct span secret)
 
 	check_magic(users, USERS_MAGIC);
 	check(atomic_load(&users->refs) == 1);
-	return secret_parse(secret, &parsed) &&
+	return name_is_good(name) && secret_parse(secret, &parsed) &&
 	    users_put(users, name, &parsed);
 }
 
@@ -237,8 +245,8 @@ users_read_line(struct users *users, struct span line, struct buf *name,
 	if ((wrong = cut_quoted(&line, name, NAME_MAX_BYTES)) != NULL ||
 	    (wrong = cut_quoted(&line, secret, SECRET_TEXT_MAX)) != NULL)
 		return wrong;
-	if (name->len == 0)
-		return "the user's name is empty";
+	if (!name_is_good(buf_span(name)))
+		return "the user's name is empty or holds a NUL byte";
 	if (!secret_parse(buf_span(secret), &parsed))
 		return "malformed secret";
 	return users_put(users, buf_span(name), &parsed) ? NULL :
@@ -378,9 +386,9 @@ cache_drop(struct cached_user *entry)
 static uint64_t
 cached_user_age_us(const struct cached_user *entry)
 {
-	uint64_t now_us = clock_us();
+	uint64_t now_us = clock_now_us();
 
-	/* Another thread's turn may have begun before ours. */
+	/* The answer may have come in between, on another thread. */
 	return now_us > entry->answered_us ? now_us - entry->answered_us : 0;
 }
 
@@ -418,7 +426,7 @@ users_cache(struct span database, struct span user,
 	if (entry == NULL)
 		return;
 	entry->is_known = secret_or_null != NULL;
-	entry->answered_us = clock_us();
+	entry->answered_us = clock_now_us();
 	entry->database = mem_strndup(database.at, database.len);
 	entry->user = mem_strndup(user.at, user.len);
 	if (entry->database == NULL || entry->user == NULL ||

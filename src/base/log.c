@@ -469,8 +469,7 @@ bool
 log_limit_pass(struct log_limit *limit, uint32_t per_second,
     uint32_t *ret_left_out)
 {
-	/* One more than the clock says: 0 is a limiter never used. */
-	uint64_t now = clock_us() / 1000000 + 1;
+	uint64_t now = clock_us() / 1000000;
 	uint64_t seen = atomic_load(&limit->second);
 	uint32_t left_out = 0;
 	bool pass;

@@ -62,6 +62,16 @@ owed_grow(struct owed *owed)
 	return true;
 }
 
+/* Keeps the counts of what is in the ring; `by` is 1 or -1. */
+static void
+owed_count(struct owed *owed, const struct owed_entry *entry, uint32_t by)
+{
+	if (entry->action == OWED_LOCAL)
+		owed->local += by;
+	if (entry->kind == OWED_SYNC)
+		owed->syncs += by;
+}
+
 struct owed_entry *
 owed_push(struct owed *owed, enum owed_kind kind, enum owed_action action)
 {
@@ -74,7 +84,7 @@ owed_push(struct owed *owed, enum owed_kind kind, enum owed_action action)
 		.kind = (uint8_t)kind, .action = (uint8_t)action,
 	};
 	owed->count++;
-	owed->local += action == OWED_LOCAL;
+	owed_count(owed, entry, 1);
 	if (action != OWED_LOCAL && kind < OWED_SYNC)
 		owed->batch_open = true;
 	return entry;
@@ -97,7 +107,7 @@ void
 owed_pop(struct owed *owed)
 {
 	check(owed->count > 0);
-	owed->local -= owed->ring[owed->head].action == OWED_LOCAL;
+	owed_count(owed, &owed->ring[owed->head], (uint32_t)-1);
 	owed->head = (owed->head + 1) & owed->mask;
 	owed->count--;
 }
@@ -105,17 +115,61 @@ owed_pop(struct owed *owed)
 void
 owed_pop_last(struct owed *owed)
 {
-	owed->local -= owed_at(owed, owed->count - 1)->action == OWED_LOCAL;
+	owed_count(owed, owed_at(owed, owed->count - 1), (uint32_t)-1);
 	owed->count--;
 }
 
 void
 owed_remove(struct owed *owed, uint32_t i)
 {
-	owed->local -= owed_at(owed, i)->action == OWED_LOCAL;
+	owed_count(owed, owed_at(owed, i), (uint32_t)-1);
 	for (; i + 1 < owed->count; i++)
 		*owed_at(owed, i) = *owed_at(owed, i + 1);
 	owed->count--;
+}
+
+static bool
+entry_is_about(const struct owed_entry *entry, const char *name, size_t len)
+{
+	if (len == 0)
+		return entry->unnamed;
+	return entry->clears || (entry->change != NULL &&
+	    entry->change->len == len &&
+	    memcmp(entry->change->name, name, len) == 0);
+}
+
+bool
+owed_is_uncertain(const struct owed *owed, const char *name, size_t len)
+{
+	bool earlier = false;
+
+	/* Within one batch there is no doubt: an error skips the rest. */
+	for (uint32_t i = owed->count; i-- > 0;) {
+		const struct owed_entry *entry = owed_at(owed, i);
+		bool about = entry_is_about(entry, name, len);
+
+		if (about && (earlier || entry->kind == OWED_QUERY))
+			return true;
+		if (about && len == 0)
+			return false;
+		earlier = earlier || entry->kind == OWED_SYNC;
+	}
+	return false;
+}
+
+bool
+owed_is_pending(const struct owed *owed, const struct stmt *stmt)
+{
+	bool earlier = false;
+
+	for (uint32_t i = owed->count; i-- > 0;) {
+		const struct owed_entry *entry = owed_at(owed, i);
+
+		if (earlier && entry->stmt == stmt)
+			return true;
+		earlier = earlier || entry->kind == OWED_SYNC;
+	}
+	return false;
 }
 
 bool

@@ -193,6 +193,33 @@ pass_tracks(const struct client *client)
  * Statements.
  */
 
+/* What a name means may hang on replies that are still to come. */
+static bool
+pass_is_certain(struct pass *pass, struct span name)
+{
+	struct client *client = pass->client;
+	const struct owed *owed = &client->server->owed;
+
+	if (owed->count == 0 || owed->skipping ||
+	    !owed_is_uncertain(owed, name.at, name.len))
+		return true;
+	stream_pause(&client->s, PAUSE_OWED_FULL);
+	return false;
+}
+
+/* So may whether the server has a statement. */
+static bool
+pass_is_settled(struct pass *pass, const struct stmt *stmt)
+{
+	struct client *client = pass->client;
+	const struct owed *owed = &client->server->owed;
+
+	if (owed->syncs == 0 || stmt == NULL || !owed_is_pending(owed, stmt))
+		return true;
+	stream_pause(&client->s, PAUSE_OWED_FULL);
+	return false;
+}
+
 static bool
 pass_close_oldest(struct pass *pass)
 {
@@ -296,6 +323,7 @@ pass_ensure_unnamed(struct pass *pass)
 	entry = pass_owe(pass, OWED_PARSE, OWED_SWALLOW);
 	if (entry == NULL)
 		return false;
+	entry->unnamed = true;
 	server_set_unnamed(server, stmt);
 	return true;
 }
@@ -316,6 +344,13 @@ pass_note_change(struct pass *pass, struct owed_entry *entry,
 	return true;
 }
 
+static void
+pass_count_parse(const struct client *client)
+{
+	stat_add(&client->pool->shard[client->worker->index].stat,
+	    STAT_client_parse_count, 1);
+}
+
 static bool
 pass_parse_unnamed(struct pass *pass, const struct frame *frame,
     struct span tail)
@@ -333,7 +368,8 @@ pass_parse_unnamed(struct pass *pass, const struct frame *frame,
 	entry = pass_owe(pass, OWED_PARSE, OWED_FORWARD);
 	if (entry == NULL)
 		return false;
-	if (!same && !pass_note_change(pass, entry, SPAN_NONE, was))
+	entry->unnamed = true;
+	if (!same && !pass_note_change(pass, entry, SPAN(""), was))
 		return false;
 	server_set_unnamed(client->server, stmt);
 	stat_add(&client->pool->shard[client->worker->index].stat,
@@ -368,10 +404,15 @@ pass_parse_named(struct pass *pass, const struct frame *frame,
 	struct owed_entry *entry;
 
 	if (stmt != NULL)
-		return pass_parse_again(pass, frame, stmt);
+		return pass_is_settled(pass, stmt) &&
+		    pass_parse_again(pass, frame, stmt);
 	stmt = stmt_intern(tail);
 	if (stmt == NULL)
 		return pass_end(pass, END_NO_MEMORY, NULL);
+	if (!pass_is_settled(pass, stmt)) {
+		stmt_unref(stmt);
+		return false;
+	}
 	if (!stmt_names_set(&client->names, name, stmt, &was)) {
 		stmt_unref(stmt);
 		return pass_end(pass, END_NO_MEMORY, NULL);
@@ -411,14 +452,18 @@ pass_parse(struct pass *pass, const struct frame *frame)
 		return false;
 	if (client->server->owed.skipping)
 		return pass_as_is(pass, frame);
-	stat_add(&client->pool->shard[client->worker->index].stat,
-	    STAT_client_parse_count, 1);
-	if (!pass_tracks(client))
-		return pass_owe(pass, OWED_PARSE, OWED_FORWARD) != NULL &&
-		    pass_as_is(pass, frame);
-	if (name.len == 0)
-		return pass_parse_unnamed(pass, frame, tail);
-	return pass_parse_named(pass, frame, name, tail);
+	if (name.len > 0 && pass_tracks(client) &&
+	    !pass_is_certain(pass, name))
+		return false;
+
+	bool passed = !pass_tracks(client) ?
+	    pass_owe(pass, OWED_PARSE, OWED_FORWARD) != NULL &&
+	    pass_as_is(pass, frame) :
+	    name.len == 0 ? pass_parse_unnamed(pass, frame, tail) :
+	    pass_parse_named(pass, frame, name, tail);
+	if (passed)
+		pass_count_parse(client);
+	return passed;
 }
 
 /*
@@ -452,6 +497,71 @@ pass_with_name(struct pass *pass, const struct frame *frame,
 	return true;
 }
 
+/* The name as SQL means it: unquoted, or folded to lower case. */
+static struct span
+sql_name(struct span text, char *room, size_t size)
+{
+	bool quoted = text.len >= 2 && text.at[0] == '"';
+	size_t len = 0;
+
+	for (size_t i = quoted; i < text.len - quoted && len < size; i++) {
+		char c = text.at[i];
+		if (quoted && c == '"')
+			i++;		/* "" stands for one */
+		else if (!quoted && c >= 'A' && c <= 'Z')
+			c = (char)(c + 32);
+		room[len++] = c;
+	}
+	return (struct span){ room, len };
+}
+
+/*
+ * DEALLOCATE as an extended query. The names are ours to forget, not the
+ * server's: portal, description and completion are all answered in their turn,
+ * and undone with the batch if it fails. In a failed transaction the server
+ * says what it thinks of it.
+ */
+static bool
+pass_is_deallocate(const struct client *client, const struct stmt *stmt,
+    struct span portal)
+{
+	struct span name;
+	char room[SCAN_MAX];
+
+	if (portal.len > 0 || client->server->status == 'E')
+		return false;
+	if (stmt->effects == SQL_DEALLOCATE_ALL)
+		return true;
+	if (stmt->effects != SQL_DEALLOCATE)
+		return false;
+	sqlscan(stmt_sql(stmt), &name);
+	return stmt_names_get(&client->names,
+	    sql_name(name, room, sizeof(room))) != NULL;
+}
+
+static bool
+pass_execute_deallocate(struct pass *pass, const struct frame *frame)
+{
+	struct client *client = pass->client;
+	struct stmt *stmt = client->server->local_portal;
+	struct owed_entry *entry = pass_owe(pass, OWED_EXECUTE, OWED_LOCAL);
+	struct stmt *was = NULL;
+	struct span name;
+	char room[SCAN_MAX];
+
+	if (entry == NULL)
+		return false;
+	entry->clears = stmt->effects == SQL_DEALLOCATE_ALL;
+	if (!entry->clears) {
+		sqlscan(stmt_sql(stmt), &name);
+		name = sql_name(name, room, sizeof(room));
+		stmt_names_set(&client->names, name, NULL, &was);
+		if (!pass_note_change(pass, entry, name, was))
+			return false;
+	}
+	return pass_drop(pass, frame);
+}
+
 /* The client's own name that means none of its statements must not mean one
  * of ours on the server. */
 static bool
@@ -479,8 +589,8 @@ pass_bind(struct pass *pass, const struct frame *frame)
 	struct server *server = client->server;
 	if (server->owed.skipping)
 		return pass_as_is(pass, frame);
-	stat_add(&client->pool->shard[client->worker->index].stat,
-	    STAT_bind_count, 1);
+	if (pass_tracks(client) && !pass_is_certain(pass, name))
+		return false;
 
 	struct stmt *stmt = NULL;
 	if (pass_tracks(client) && name.len == 0) {
@@ -491,9 +601,21 @@ pass_bind(struct pass *pass, const struct frame *frame)
 		stmt = stmt_names_get(&client->names, name);
 		if (stmt == NULL && pass_is_foreign(name))
 			return pass_end(pass, END_PROTOCOL, "statement name");
+		if (!pass_is_settled(pass, stmt))
+			return false;
 	}
+	stat_add(&client->pool->shard[client->worker->index].stat,
+	    STAT_bind_count, 1);
 	if (stmt != NULL && stmt->effects & SQL_END)
 		server->commit_sent = true;
+	server->bound_effects = stmt != NULL ? stmt->effects : 0;
+	if (portal.len == 0)
+		server_set_local_portal(server, NULL);
+	if (stmt != NULL && pass_is_deallocate(client, stmt, portal)) {
+		server_set_local_portal(server, stmt);
+		return pass_owe(pass, OWED_BIND, OWED_LOCAL) != NULL &&
+		    pass_drop(pass, frame);
+	}
 
 	bool passed = stmt == NULL || name.len == 0 ?
 	    pass_as_is(pass, frame) :
@@ -532,6 +654,13 @@ pass_describe(struct pass *pass, const struct frame *frame)
 		return false;
 	if (client->server->owed.skipping)
 		return pass_as_is(pass, frame);
+	if (what == 'P' && name.len == 0 &&
+	    client->server->local_portal != NULL)
+		return pass_owe(pass, OWED_DESCRIBE, OWED_LOCAL) != NULL &&
+		    pass_drop(pass, frame);
+	if (what == 'S' && pass_tracks(client) &&
+	    !pass_is_certain(pass, name))
+		return false;
 	if (what == 'S' && pass_tracks(client) && name.len == 0) {
 		if (!pass_ensure_unnamed(pass))
 			return false;
@@ -539,6 +668,8 @@ pass_describe(struct pass *pass, const struct frame *frame)
 		stmt = stmt_names_get(&client->names, name);
 		if (stmt == NULL && pass_is_foreign(name))
 			return pass_end(pass, END_PROTOCOL, "statement name");
+		if (!pass_is_settled(pass, stmt))
+			return false;
 	}
 
 	bool passed = stmt == NULL ? pass_as_is(pass, frame) :
@@ -561,6 +692,8 @@ pass_close(struct pass *pass, const struct frame *frame)
 	if (what != 'S' || !pass_tracks(client))
 		return pass_owe(pass, OWED_CLOSE, OWED_FORWARD) != NULL &&
 		    pass_as_is(pass, frame);
+	if (!pass_is_certain(pass, name))
+		return false;
 	if (name.len == 0) {
 		entry = pass_owe(pass, OWED_CLOSE, OWED_FORWARD);
 		if (entry == NULL ||
@@ -579,14 +712,32 @@ pass_close(struct pass *pass, const struct frame *frame)
 	    pass_note_change(pass, entry, name, was) && pass_drop(pass, frame);
 }
 
+/* Notes with what is owed that it will take all the client's names. */
+static void
+pass_note_effects(struct owed_entry *entry, uint32_t effects)
+{
+	entry->clears = effects & (SQL_DEALLOCATE_ALL | SQL_DISCARD_ALL);
+	entry->discards = effects & SQL_DISCARD_ALL;
+}
+
 static bool
 pass_execute(struct pass *pass, const struct frame *frame)
 {
+	struct server *server;
+	struct owed_entry *entry;
+
 	if (!pass_link(pass))
 		return false;
-	if (!pass->client->server->owed.skipping &&
-	    pass_owe(pass, OWED_EXECUTE, OWED_FORWARD) == NULL)
-		return false;
+	server = pass->client->server;
+	if (server->local_portal != NULL && !server->owed.skipping &&
+	    frame->body == 5)		/* the unnamed portal's */
+		return pass_execute_deallocate(pass, frame);
+	if (!server->owed.skipping) {
+		entry = pass_owe(pass, OWED_EXECUTE, OWED_FORWARD);
+		if (entry == NULL)
+			return false;
+		pass_note_effects(entry, server->bound_effects);
+	}
 	return pass_as_is(pass, frame);
 }
 
@@ -667,24 +818,6 @@ pass_deallocate(struct pass *pass, const struct frame *frame,
 	return true;
 }
 
-/* The name as SQL means it: unquoted, or folded to lower case. */
-static struct span
-sql_name(struct span text, char *room, size_t size)
-{
-	bool quoted = text.len >= 2 && text.at[0] == '"';
-	size_t len = 0;
-
-	for (size_t i = quoted; i < text.len - quoted && len < size; i++) {
-		char c = text.at[i];
-		if (quoted && c == '"')
-			i++;		/* "" stands for one */
-		else if (!quoted && c >= 'A' && c <= 'Z')
-			c = (char)(c + 32);
-		room[len++] = c;
-	}
-	return (struct span){ room, len };
-}
-
 static bool
 pass_query(struct pass *pass, const struct frame *frame)
 {
@@ -720,8 +853,12 @@ pass_query(struct pass *pass, const struct frame *frame)
 	stmt_unref(client->unnamed);
 	client->unnamed = NULL;
 	server_set_unnamed(server, NULL);
-	return pass_owe(pass, OWED_QUERY, OWED_FORWARD) != NULL &&
-	    pass_as_is(pass, frame);
+
+	struct owed_entry *entry = pass_owe(pass, OWED_QUERY, OWED_FORWARD);
+	if (entry == NULL)
+		return false;
+	pass_note_effects(entry, effects);
+	return pass_as_is(pass, frame);
 }
 
 static bool

@@ -86,13 +86,33 @@ reply_step_over(struct reply *reply, size_t size, bool drop)
  * Local answers.
  */
 
-static void
-change_undo(struct client *client, struct owed_change *change)
+/* The unnamed statement may have been replaced by a later batch already: then
+ * it is that one's past which changes. */
+static bool
+change_hand_on(struct owed *owed, uint32_t i, struct owed_change *change)
 {
+	while (++i < owed->count) {
+		struct owed_change *later = owed_at(owed, i)->change;
+		if (later == NULL || later->len != 0)
+			continue;
+		stmt_unref(later->was);
+		later->was = change->was;
+		change->was = NULL;
+		return true;
+	}
+	return false;
+}
+
+static void
+change_undo(struct server *server, uint32_t i)
+{
+	struct client *client = server->client;
+	struct owed_change *change = owed_at(&server->owed, i)->change;
 	struct span name = { change->name, change->len };
 	struct stmt *now = NULL;
 
-	if (client == NULL)
+	if (client == NULL ||
+	    (change->len == 0 && change_hand_on(&server->owed, i, change)))
 		return;
 	if (change->len == 0) {
 		now = client->unnamed;
@@ -110,27 +130,64 @@ owed_settle(struct server *server)
 {
 	struct owed_entry *head = owed_head(&server->owed);
 
+	bool certain = head->kind >= OWED_SYNC;
+
 	stmt_unref(head->stmt);
 	owed_change_free(head->change);
 	owed_pop(&server->owed);
-	if (server->client != NULL && server->owed.count == OWED_MAX / 2)
+	/* Room again, or a name's meaning is known now. */
+	if (server->client != NULL &&
+	    (certain || server->owed.count == OWED_MAX / 2))
 		stream_resume(&server->client->s, PAUSE_OWED_FULL);
 }
 
-/* Puts the answers that are ours to give and whose turn it is. */
+/* Puts an answer that is ours to give; what it says happens with it. */
+static void
+owed_put_answer(struct client *client, const struct owed_entry *entry)
+{
+	static const char parse[] = "1\0\0\0\4";
+	static const char bind[] = "2\0\0\0\4";
+	static const char close[] = "3\0\0\0\4";
+	static const char describe[] = "n\0\0\0\4";
+	static const char one[] = "C\0\0\0\017DEALLOCATE";
+	static const char all[] = "C\0\0\0\023DEALLOCATE ALL";
+
+	switch (entry->kind) {
+	case OWED_PARSE:
+		stream_put(&client->s, parse, 5);
+		break;
+	case OWED_BIND:
+		stream_put(&client->s, bind, 5);
+		break;
+	case OWED_CLOSE:
+		stream_put(&client->s, close, 5);
+		break;
+	case OWED_DESCRIBE:
+		stream_put(&client->s, describe, 5);
+		break;
+	case OWED_EXECUTE:
+		if (entry->clears) {
+			stmt_names_clear(&client->names);
+			stream_put(&client->s, all, sizeof(all));
+		} else {
+			stream_put(&client->s, one, sizeof(one));
+		}
+		break;
+	default:
+		check(entry->kind == OWED_COPY_DONE);
+	}
+}
+
+/* The same for all whose turn it is. */
 static void
 owed_put_local(struct server *server)
 {
-	static const char parse_complete[] = { '1', 0, 0, 0, 4 };
-	static const char close_complete[] = { '3', 0, 0, 0, 4 };
 	struct owed_entry *head;
 
 	while (server->owed.local > 0 &&
 	    (head = owed_head(&server->owed))->action == OWED_LOCAL) {
-		if (server->client != NULL && head->kind != OWED_COPY_DONE)
-			stream_put(&server->client->s,
-			    head->kind == OWED_PARSE ?
-			    parse_complete : close_complete, 5);
+		if (server->client != NULL)
+			owed_put_answer(server->client, head);
 		owed_settle(server);
 	}
 }
@@ -149,19 +206,23 @@ relay_answer_local(struct server *server)
 
 /* The server skips this message: what it was to change is as before. */
 static void
-owed_undo(struct server *server, struct owed_entry *entry)
+owed_undo(struct server *server, uint32_t i)
 {
+	struct owed_entry *entry = owed_at(&server->owed, i);
+
 	if (entry->change != NULL)
-		change_undo(server->client, entry->change);
+		change_undo(server, i);
 	if (entry->stmt != NULL && entry->kind == OWED_PARSE)
 		stmt_cache_remove(&server->statements, entry->stmt);
-	if (entry->stmt != NULL && entry->kind == OWED_CLOSE &&
-	    !stmt_cache_add(&server->statements, entry->stmt))
-		server->tainted = true;		/* a name we cannot keep */
-	if (entry->kind == OWED_PARSE && entry->stmt == NULL)
+	/* It may still have a statement under a name that we took for free. */
+	if (entry->stmt != NULL && entry->kind == OWED_CLOSE)
+		server->tainted = true;
+	if (entry->unnamed)
 		server_set_unnamed(server, NULL);
 	stmt_unref(entry->stmt);
 	owed_change_free(entry->change);
+	entry->stmt = NULL;
+	entry->change = NULL;
 }
 
 void
@@ -170,7 +231,7 @@ server_forget_owed(struct server *server)
 	struct owed *owed = &server->owed;
 
 	while (owed->count > 0) {
-		owed_undo(server, owed_at(owed, owed->count - 1));
+		owed_undo(server, owed->count - 1);
 		owed_pop_last(owed);
 	}
 	owed->skipping = false;
@@ -189,7 +250,7 @@ owed_skip_to_sync(struct server *server)
 		sync++;
 	owed->skipping = sync == owed->count;
 	for (uint32_t i = sync; i-- > 0;)
-		owed_undo(server, owed_at(owed, i));
+		owed_undo(server, i);
 	for (uint32_t i = 0; i < sync; i++)
 		owed_pop(owed);
 	if (server->client != NULL && owed->count <= OWED_MAX / 2)
@@ -311,8 +372,9 @@ reply_within(struct reply *reply, enum owed_kind taken_off)
 /* DEALLOCATE ALL and DISCARD ALL reached the server after all: what it had
  * prepared for anybody is gone, and so are this client's names. */
 static void
-reply_tag(struct server *server, struct span tag)
+reply_tag(struct reply *reply, struct span tag)
 {
+	struct server *server = reply->server;
 	struct client *client = server->client;
 	bool discard = span_is(tag, "DISCARD ALL");
 
@@ -322,8 +384,10 @@ reply_tag(struct server *server, struct span tag)
 	server_set_unnamed(server, NULL);
 	if (client != NULL)
 		stmt_names_clear(&client->names);
-	if (discard)
+	if (discard) {
+		reply_put(reply);
 		server_discarded(server);
+	}
 }
 
 static enum verdict
@@ -336,7 +400,7 @@ reply_complete(struct reply *reply, const struct frame *frame)
 	if (frame->body == 12 || frame->body == 15) {
 		if (reply->len - reply->pos - FRAME_HEADER < frame->body)
 			return REPLY_MORE;
-		reply_tag(reply->server, tag);
+		reply_tag(reply, tag);
 	}
 	return reply_within(reply, OWED_EXECUTE);
 }
@@ -361,7 +425,7 @@ reply_copy_in(struct reply *reply)
 		 * what is owed then. This server is not used again. */
 		if (next->kind != OWED_SYNC)
 			server->tainted = true;
-		owed_undo(server, next);
+		owed_undo(server, 1);
 		owed_remove(owed, 1);
 	}
 	owed->copy_in = true;
@@ -391,6 +455,7 @@ reply_ready(struct reply *reply, const struct frame *frame)
 	server->commit_sent = false;
 	server->owed.copy_in = false;
 	owed_settle(server);
+	server_set_local_portal(server, NULL);
 	server->owed.batch_open = !owed_is_clear(&server->owed);
 	if (forward && server->client != NULL)
 		link_query_ended(server->client);
@@ -415,6 +480,11 @@ reply_parameter(struct reply *reply, const struct frame *frame)
 	struct span value = body_text(&body);
 	if (!body_is_done(&body))
 		return REPLY_BAD;
+	if (owed_head(&server->owed) != NULL &&
+	    owed_head(&server->owed)->discards) {
+		server_parameter_reset(server, name, value);
+		return REPLY_SWALLOW;
+	}
 	return server_parameter(server, name, value) ?
 	    REPLY_PASS : REPLY_SWALLOW;
 }

@@ -162,6 +162,7 @@ server_free(struct server *server)
 {
 	check(server->state == SERVER_GONE && server->client == NULL);
 	server_set_unnamed(server, NULL);
+	server_set_local_portal(server, NULL);
 	stmt_cache_clear(&server->statements);
 	vars_unref(server->vars);
 	vars_unref(server->baseline);
@@ -461,26 +462,61 @@ server_own_query_failed(struct server *server,
 	client_end_as(client, END_VARS_REFUSED, sqlstate, message);
 }
 
+/* What a client that has `vars` is told of a parameter. */
+static struct span
+parameter_seen(const struct server *server, const struct vars *vars,
+    struct span name)
+{
+	struct span own = vars_get(vars, name);
+
+	return own.at != NULL ? own : vars_get(server->baseline, name);
+}
+
 void
 server_discarded(struct server *server)
 {
 	struct client *client = server->client;
+	struct buf *out = &server->worker->scratch;
+	struct span name, value;
 
 	vars_unref(server->vars);
 	server->vars = vars_none();
 	if (client == NULL)
 		return;
+	buf_clear(out);
+	for (unsigned i = 0; i < vars_count(server->baseline); i++) {
+		vars_at(server->baseline, i, &name, &value);
+		struct span was = parameter_seen(server, client->vars, name);
+		struct span now = parameter_seen(server,
+		    client->startup_vars, name);
+		if (!span_eq(was, now))
+			msg_parameter(out, name, now);
+	}
+	if (!out->failed && out->len > 0)
+		stream_send(&client->s, out->at, out->len);
 	vars_unref(client->vars);
 	client->vars = vars_ref(client->startup_vars);
+}
+
+static void
+stmt_replace(struct stmt **slot, struct stmt *stmt)
+{
+	if (*slot == stmt)
+		return;
+	stmt_unref(*slot);
+	*slot = stmt == NULL ? NULL : stmt_ref(stmt);
 }
 
 void
 server_set_unnamed(struct server *server, struct stmt *stmt)
 {
-	if (server->unnamed == stmt)
-		return;
-	stmt_unref(server->unnamed);
-	server->unnamed = stmt == NULL ? NULL : stmt_ref(stmt);
+	stmt_replace(&server->unnamed, stmt);
+}
+
+void
+server_set_local_portal(struct server *server, struct stmt *stmt)
+{
+	stmt_replace(&server->local_portal, stmt);
 }
 
 static bool
@@ -497,23 +533,40 @@ parameter_is_fixed(struct span name)
 	return false;
 }
 
+/* The value as vars keep it: nothing, where it is what login had. */
+static struct span
+parameter_to_keep(const struct server *server, struct span name,
+    struct span value)
+{
+	struct span at_login = vars_get(server->baseline, name);
+
+	return at_login.at != NULL && span_eq(at_login, value) ?
+	    SPAN_NONE : value;
+}
+
+void
+server_parameter_reset(struct server *server, struct span name,
+    struct span value)
+{
+	struct vars *vars = vars_with(server->vars, name,
+	    parameter_to_keep(server, name, value));
+
+	if (vars == NULL)
+		server->tainted = true;
+	else
+		server->vars = vars;
+}
+
 bool
 server_parameter(struct server *server, struct span name, struct span value)
 {
 	struct client *client = server->client;
-	struct span at_login = vars_get(server->baseline, name);
-	struct span set = at_login.at != NULL && span_eq(at_login, value) ?
-	    SPAN_NONE : value;
+	struct span set = parameter_to_keep(server, name, value);
 	struct vars *vars;
 
 	if (parameter_is_fixed(name))
 		return true;
-	vars = vars_with(server->vars, name, set);
-	if (vars == NULL) {
-		server->tainted = true;
-		return true;
-	}
-	server->vars = vars;
+	server_parameter_reset(server, name, value);
 	if (client == NULL)
 		return false;
 

@@ -174,7 +174,7 @@ client_close(struct client *c)
 	if (c->fd < 0)
 		return;
 	client_release_server(c);
-	ledger_settle_rest(c);
+	ledger_settle_rest(c, "client left, was dropped, or lost its server");
 	if (c->plan.op < OPS && c->state != CLIENT_READY)
 		checker.done[c->plan.op]++;
 	close(c->fd);
@@ -303,7 +303,7 @@ client_finish_plan(struct client *c)
 {
 	enum op op = c->plan.op;
 
-	ledger_settle_rest(c);
+	ledger_settle_rest(c, "rolled back, failed, or given up after an error");
 	if (op < OPS)
 		checker.done[op]++;
 	if (c->in_block) {
@@ -331,10 +331,9 @@ client_advance(struct client *c)
 		step++;
 	if (step == p->step_count) {
 		client_finish_plan(c);
-	} else if (c->in_block && c->struck && c->want > 0 &&
-	    c->block_failed && p->wants[c->want - 1].type == 'Z' &&
-	    step != c->step) {
-		client_finish_plan(c);
+	} else if (c->struck && step != c->step && c->want > 0 &&
+	    p->wants[c->want - 1].type == 'Z') {
+		client_finish_plan(c);	/* the rest would build on it */
 	} else if (step != c->step || c->sent < p->steps[step].out_end) {
 		bool stepped = step != c->step;
 

@@ -340,8 +340,9 @@ bool cancel_any(void);
 
 /* checker_ledger.c */
 void ledger_note(uint64_t nonce, const struct client *c);
-void ledger_settle(struct client *c, unsigned group, char outcome);
-void ledger_settle_rest(struct client *c);
+void ledger_settle(struct client *c, unsigned group, char outcome,
+	const char *why);
+void ledger_settle_rest(struct client *c, const char *why);
 void ledger_prepare(void);
 void ledger_read(void);
 int connect_to(const char *host, int port, int flags);

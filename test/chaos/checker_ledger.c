@@ -23,8 +23,9 @@
 
 struct entry {
 	char outcome;		/* 0 not a row, 'P', 'K', 'F' or 'U' */
-	uint8_t seen;
+	uint8_t seen, op;
 	uint16_t slot, user, database;
+	const char *why;	/* what decided the outcome */
 };
 
 static struct entry *entries;
@@ -51,13 +52,15 @@ void
 ledger_note(uint64_t nonce, const struct client *c)
 {
 	entries[nonce - nonce_base()] = (struct entry){
-		.outcome = 'P', .slot = (uint16_t)c->slot,
+		.outcome = 'P', .op = (uint8_t)c->plan.op,
+		.slot = (uint16_t)c->slot,
 		.user = (uint16_t)c->user, .database = (uint16_t)c->database
 	};
 }
 
 void
-ledger_settle(struct client *c, unsigned group, char outcome)
+ledger_settle(struct client *c, unsigned group, char outcome,
+    const char *why)
 {
 	struct plan *p = &c->plan;
 	size_t i;
@@ -66,9 +69,13 @@ ledger_settle(struct client *c, unsigned group, char outcome)
 		return;
 	p->groups[group].settled = true;
 	for (i = 0; i < p->row_count; i++)
-		if (p->rows[i].group == group)
-			entries[p->rows[i].nonce - nonce_base()].outcome =
-			    outcome;
+		if (p->rows[i].group == group) {
+			struct entry *e;
+
+			e = &entries[p->rows[i].nonce - nonce_base()];
+			e->outcome = outcome;
+			e->why = why;
+		}
 }
 
 /*
@@ -76,14 +83,14 @@ ledger_settle(struct client *c, unsigned group, char outcome)
  * was lost after the commit was sent, nobody can know.
  */
 void
-ledger_settle_rest(struct client *c)
+ledger_settle_rest(struct client *c, const char *why)
 {
 	struct plan *p = &c->plan;
 	unsigned i;
 
 	for (i = 0; i < p->group_count; i++)
 		ledger_settle(c, i,
-		    c->sent >= p->groups[i].commit_at ? 'U' : 'F');
+		    c->sent >= p->groups[i].commit_at ? 'U' : 'F', why);
 }
 
 /* ---- a plain connection to Postgres ----------------------------------- */
@@ -338,9 +345,10 @@ complain(const char *what, uint64_t n, const struct entry *e)
 {
 	checker.violations++;
 	if (complaints++ < 20)
-		printf("VIOLATION ledger: row %llu of client %u (u%u, d%u) "
-		    "%s\n", (unsigned long long)(nonce_base() + n), e->slot,
-		    e->user, e->database, what);
+		printf("VIOLATION ledger: row %llu of client %u (u%u, d%u), "
+		    "%s, %s (%s)\n", (unsigned long long)(nonce_base() + n),
+		    e->slot, e->user, e->database, op_name(e->op), what,
+		    e->why != NULL ? e->why : "never decided");
 }
 
 static void

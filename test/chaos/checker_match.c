@@ -91,6 +91,19 @@ settings_end_tx(struct client *c, bool undone)
 	memset(c->local, 0, sizeof(c->local));
 }
 
+/*
+ * It may be told at any time: before or after the end that undoes it, and
+ * before or after the tag of the DISCARD ALL that resets it.
+ */
+static bool
+setting_may_be(const struct client *c, unsigned i, const char *value)
+{
+	return strcmp(value, c->now[i]) == 0 ||
+	    strcmp(value, c->session[i]) == 0 ||
+	    strcmp(value, c->local[i]) == 0 ||
+	    (c->plan.op == OP_forget && strcmp(value, c->startup[i]) == 0);
+}
+
 static void
 match_parameter(struct client *c, const char *body, size_t len)
 {
@@ -107,10 +120,7 @@ match_parameter(struct client *c, const char *body, size_t len)
 	for (i = 0; i < SETTINGS; i++) {
 		if (strcmp(name, setting_names[i]) != 0)
 			continue;
-		/* It may be told before or after the end that undoes it. */
-		if (strcmp(value, c->now[i]) != 0 &&
-		    strcmp(value, c->session[i]) != 0 &&
-		    strcmp(value, c->local[i]) != 0)
+		if (!setting_may_be(c, i, value))
 			violation(c, "told that %s is '%s', but it is '%s'",
 			    name, value, setting_now(c, i));
 		snprintf(c->told[i], NAME_SIZE, "%s", value);
@@ -387,7 +397,8 @@ match_content(struct client *c, struct want *w, const char *body, size_t len)
 		if (c->block_failed && strcmp(text, "ROLLBACK") == 0 &&
 		    strcmp(right, "COMMIT") == 0) {
 			if (w->group >= 0)
-				ledger_settle(c, (unsigned)w->group, 'F');
+				ledger_settle(c, (unsigned)w->group, 'F',
+				    "COMMIT of a failed transaction");
 			w->group = -1;
 			break;
 		}
@@ -418,7 +429,8 @@ skip_to_ready(struct client *c)
 		struct want *w = &p->wants[c->want];
 
 		if (w->group >= 0)
-			ledger_settle(c, (unsigned)w->group, 'F');
+			ledger_settle(c, (unsigned)w->group, 'F',
+			    "error in its batch");
 		if (w->type == 'Z')
 			break;
 		c->want++;
@@ -505,7 +517,7 @@ apply(struct client *c, const struct want *w)
 	const char *tag = words(c, w->words);
 
 	if (w->group >= 0)
-		ledger_settle(c, (unsigned)w->group, 'K');
+		ledger_settle(c, (unsigned)w->group, 'K', "told so");
 	if (w->setting >= 0)
 		setting_made(c, w);
 	if (w->type == '1' && w->statement >= 0) {
@@ -555,7 +567,7 @@ match_ready(struct client *c, const struct want *w, const char *body,
 		return;
 	}
 	if (w->group >= 0 && !c->segment_failed)
-		ledger_settle(c, (unsigned)w->group, 'K');
+		ledger_settle(c, (unsigned)w->group, 'K', "told so");
 	/* An error undoes at once what a savepoint does not protect. */
 	if (status == 'E' && !c->savepoint)
 		settings_end_tx(c, true);

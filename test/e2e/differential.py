@@ -1,6 +1,6 @@
 """The same dialogues with Postgres directly and through pgsluice.
 
-A dialogue (they are in dialogues.py) is a function that sends protocol
+A dialogue (they are in dialogues*.py) is a function that sends protocol
 messages and says how far to read in between; what came back is the result.
 play() runs one over a connection and returns every message, with what must
 differ masked out (process ids and cancel keys; the order of the parameters
@@ -25,7 +25,7 @@ pgsluice may say why.
 import wire
 from wire import bind, close, execute, parse, sync
 
-DIALOGUES = {}              # by name; dialogues.py fills it
+DIALOGUES = {}              # by name; dialogues*.py fill it
 
 # Made once before all, emptied before each run.
 TABLES = """

@@ -6,6 +6,7 @@ import functools
 import itertools
 
 import dialogues  # noqa: F401  pylint: disable=unused-import
+import dialogues_broken  # noqa: F401  pylint: disable=unused-import
 import differential
 import pytest
 import wire

@@ -55,8 +55,10 @@ def frame_seeds():
 def startup_seeds():
     user = (b"user", b"me")
     for length in LENGTHS:
-        yield f"length-{length}", u32(length) + u32(3 << 16) + b"user\0me\0\0"
-        yield f"cancel-length-{length}", u32(length) + u32(80877102) + b"k" * 20
+        yield (f"length-{length}",
+               u32(length) + u32(3 << 16) + b"user\0me\0\0")
+        yield (f"cancel-length-{length}",
+               u32(length) + u32(80877102) + b"k" * 20)
         yield f"ssl-length-{length}", u32(length) + u32(80877103)
     yield "empty", b""
     yield "ssl", packet(u32(80877103))
@@ -70,7 +72,8 @@ def startup_seeds():
     yield "http", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
     yield "login", login([user, (b"database", b"app")])
     yield "login-32", login([user], version=3 << 16 | 2)
-    yield "login-grease", login([user, (b"_pq_.a", b"")], version=3 << 16 | 9999)
+    yield "login-grease", login([user, (b"_pq_.a", b"")],
+                                version=3 << 16 | 9999)
     yield "login-2", login([user], version=2 << 16)
     yield "login-twice", login([user]) * 2
     yield "login-no-end", login([user], end=b"")
@@ -110,33 +113,43 @@ def body_seeds():
     yield "error-no-texts", error(b"S\0V\0C\0M\0D\0H\0\0")
     yield "error-many", error(b"Mx\0" * 500 + b"\0")
     # u8 0, u16 1, u32 2, bytes 3 + 6 n, text 4, rest 5
-    yield "read-all", readings([0, 1, 2, 21, 4, 5], b"\1\2\3\4\5\6\7abctext\0end")
+    yield "read-all", readings([0, 1, 2, 21, 4, 5],
+                               b"\1\2\3\4\5\6\7abctext\0end")
     yield "read-past-end", readings([2, 2, 0, 4, 5], b"\0\0\0\1\0\0\0")
     yield "read-no-nul", readings([4, 0], b"text")
     yield "read-nothing", readings([5, 3, 5, 0], b"")
     for length in LENGTHS:
-        yield f"read-length-{length}", readings([2, 255, 4], u32(length) + b"abc\0")
+        yield (f"read-length-{length}",
+               readings([2, 255, 4], u32(length) + b"abc\0"))
 
 
 def sqlscan_seeds():
     texts = (
         "", ";", "SELECT 1", "SELECT 1;", "SELECT 1; SELECT 2",
         "BEGIN; SET LOCAL a = 1; COMMIT AND CHAIN", "ROLLBACK TO SAVEPOINT a",
-        "SELECT set_config('a.b', $1, true)", "SELECT set_config('a', 'b', false)",
+        "SELECT set_config('a.b', $1, true)",
+        "SELECT set_config('a', 'b', false)",
         "SELECT \"set_config\"('a', set_config('b', 'c', true), false)",
-        "SELECT pg_advisory_lock(72707369)", "SELECT pg_advisory_xact_lock(1)",
+        "SELECT pg_advisory_lock(72707369)",
+        "SELECT pg_advisory_xact_lock(1)",
         "SELECT U&\"\\0073et_config\"('a', 'b', false)",
         "DEALLOCATE PREPARE \"a \"\"b\"", "DEALLOCATE ALL", "DISCARD ALL",
-        "CREATE OR REPLACE TEMP VIEW v AS SELECT 1", "SELECT 1 INTO TEMP t",
+        "CREATE OR REPLACE TEMP VIEW v AS SELECT 1",
+        "SELECT 1 INTO TEMP t",
         "INSERT INTO temp SELECT 1", "CREATE TABLE pg_temp.t ()",
-        "DECLARE c CURSOR WITH HOLD FOR SELECT 1", "LISTEN a", "DO $$BEGIN END$$",
-        "EXPLAIN (ANALYZE) SELECT 1", "EXPLAIN " * 50, "(" * 100, "/*" * 100,
+        "DECLARE c CURSOR WITH HOLD FOR SELECT 1", "LISTEN a",
+        "DO $$BEGIN END$$",
+        "EXPLAIN (ANALYZE) SELECT 1", "EXPLAIN " * 50, "(" * 100,
+        "/*" * 100,
         "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true "
-        "THEN 1 END; END; LISTEN x", "CREATE RULE r AS ON INSERT TO t DO (NOTIFY a; NOTIFY b)",
-        "/* /* */ SET a = 1 */ -- x\nSELECT 1", "SELECT E'a\\'; SET a = 1'",
+        "THEN 1 END; END; LISTEN x",
+        "CREATE RULE r AS ON INSERT TO t DO (NOTIFY a; NOTIFY b)",
+        "/* /* */ SET a = 1 */ -- x\nSELECT 1",
+        "SELECT E'a\\'; SET a = 1'",
         "SELECT 'a\\'; SET x = 1; --'", "SELECT $a$ $b$ ; $a$; SET a = 1",
-        "SELECT $1; SET a = $1", "SELECT '", "SELECT \"", "SELECT $$", "SELECT /*",
-        "SET local.x = 1", "SET TRANSACTION READ ONLY", "PREPARE TRANSACTION 'x'",
+        "SELECT $1; SET a = $1", "SELECT '", "SELECT \"", "SELECT $$",
+        "SELECT /*", "SET local.x = 1", "SET TRANSACTION READ ONLY",
+        "PREPARE TRANSACTION 'x'",
         "SELECT 1e'a\\'; SET x = 1'", "SELECT \"a\"\"; SET x = 1\"",
     )
     for number, text in enumerate(texts):

@@ -28,7 +28,9 @@
 struct setting {
 	enum login_method method;
 	const char *kept;		/* by us as server; NULL: no user */
-	const char *known;		/* by us as client; NULL: none */
+	/* By us as client. NULL: nothing; "keys": those of "pencil" by
+	 * VERIFIER; "=...": a password, whatever it looks like. */
+	const char *known;
 	enum { IN_CLEAR, OVER_TLS, OVER_BOUND_TLS } transport;
 	int iterations;			/* 0 = few */
 };
@@ -80,18 +82,22 @@ keys_of_pencil(void)
 }
 
 static inline void
-talk_open(struct talk *talk, const struct setting *setting)
+talk_open_as(struct talk *talk, const struct setting *setting,
+    const char *user)
 {
 	struct secret known = { 0 };
 	struct login_about about = { .method = setting->method,
-	    .user = SPAN("hashed"), .proved_name = SPAN("hashed"),
+	    .user = span_of(user), .proved_name = span_of(user),
 	    .scram_iterations = setting->iterations != 0 ?
 	    setting->iterations : 2, };
-	struct server_login_about server_about = { .user = SPAN("hashed"),
+	struct server_login_about server_about = { .user = span_of(user),
 	    .secret = &known, };
 
 	if (setting->known != NULL && strcmp(setting->known, "keys") == 0)
 		known = keys_of_pencil();
+	else if (setting->known != NULL && setting->known[0] == '=')
+		assert_true(secret_make_plain(span_of(setting->known + 1),
+		    &known));
 	else if (setting->known != NULL)
 		known = secret_of(setting->known);
 	if (setting->transport != IN_CLEAR) {
@@ -110,6 +116,12 @@ talk_open(struct talk *talk, const struct setting *setting)
 	talk->login = login_create(&about);
 	talk->server_login = server_login_create(&server_about);
 	secret_finish(&known);
+}
+
+static inline void
+talk_open(struct talk *talk, const struct setting *setting)
+{
+	talk_open_as(talk, setting, "hashed");
 }
 
 static inline void

@@ -77,6 +77,33 @@ where_secrets_are_plain_a_mock_works_like_a_plain_one(void **state)
 	talk_close(&talk);
 }
 
+static void
+names_made_up_push_no_real_user_out_of_the_cache(void **state)
+{
+	struct setting real = { .method = LOGIN_SCRAM, .kept = "mine",
+	    .known = "keys" };
+	struct setting unknown = { .method = LOGIN_SCRAM, .known = "keys",
+	    .iterations = 1 };
+	char name[16];
+	struct talk talk;
+	unsigned i;
+
+	(void)state;
+	keys_forget_all();
+	for (i = 0; i <= KEYS_CACHED_MAX; i++) {
+		snprintf(name, sizeof(name), "%u", i);
+		talk_open_as(&talk, i == 0 ? &real : &unknown,
+		    i == 0 ? "hashed" : name);
+		talk_run(&talk, i == 0 ? &real : &unknown);
+		assert_int_equal(talk.login_works, 1);
+		talk_close(&talk);
+	}
+	talk_once(&talk, &real);
+	assert_int_equal(talk.login_works, 0);
+	talk_close(&talk);
+	keys_forget_all();
+}
+
 /* Salt, iterations and their form, of a server-first-message. */
 static void
 server_first(struct login *login, const struct secret *secret, char *ret,
@@ -237,6 +264,11 @@ a_right_secret_gets_in_and_no_other(void **state)
 		    REFUSED_BY_US, "kl" },
 		{ { LOGIN_SCRAM, HASHED, "pencil", IN_CLEAR, 0 },
 		    REFUSED_BY_US, "kl" },
+		/* an md5 secret is no password */
+		{ { LOGIN_SCRAM, HASHED, "=" HASHED, IN_CLEAR, 0 },
+		    REFUSED_BY_US, "kl" },
+		{ { LOGIN_PLAIN, HASHED, "=" HASHED, OVER_TLS, 0 },
+		    REFUSED_BY_US, "d" },
 		{ { LOGIN_SCRAM, HASHED, HASHED, IN_CLEAR, 0 },
 		    WE_REFUSE_THE_SERVER, "k" },
 		{ { LOGIN_SCRAM, NULL, "pencil", IN_CLEAR, 0 },
@@ -636,6 +668,8 @@ main(void)
 		cmocka_unit_test(in_a_fresh_process_a_mock_is_scram),
 		cmocka_unit_test(
 		    where_secrets_are_plain_a_mock_works_like_a_plain_one),
+		cmocka_unit_test(
+		    names_made_up_push_no_real_user_out_of_the_cache),
 		cmocka_unit_test(
 		    where_verifiers_are_seen_a_mock_is_scram_for_good),
 		cmocka_unit_test(

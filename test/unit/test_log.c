@@ -131,9 +131,10 @@ a_json_line_is_one_object(void **state)
 	    "\"level\":\"ERROR\",\"session\":\"S-0x1: \\\"db\\\"/u\","
 	    "\"message\":\"a \\\"b\\\" \\\\ \\n\\u0001\"}\n");
 	log_afresh(LOG_FORMAT_JSON, 0);
-	log_line(LOG_LEVEL_LOG, "  ", "\xff\xc3\xa4");
+	log_line(LOG_LEVEL_LOG, "  ", "\xff\xc3\xa4\a\v\t");
 	expect_log("{\"time\":\"2026-11-23T12:00:00.123+0000\",\"pid\":%P,"
-	    "\"level\":\"LOG\",\"message\":\"\\\\xff\xc3\xa4\"}\n");
+	    "\"level\":\"LOG\",\"message\":\"\\\\xff\xc3\xa4"
+	    "\\u0007\\u000b\\t\"}\n");
 }
 
 static void
@@ -172,9 +173,18 @@ no_byte_of_a_name_can_spoil_the_log(void **state)
 	expect_escaped("\xf5\x80\x80\x80", "\\xf5\\x80\\x80\\x80");
 	expect_escaped("\xc3", "\\xc3");
 	expect_escaped("\xe8\xa1", "\\xe8\\xa1");
+	expect_escaped("\xe0\x9f\xbf", "\\xe0\\x9f\\xbf");
+	expect_escaped("\xf0\x8e\x80\x80", "\\xf0\\x8e\\x80\\x80");
+	expect_escaped("\xed\xbf\xbf", "\\xed\\xbf\\xbf");
+	/* the good ones next to them */
+	expect_escaped("\xc2\xa0\xe0\xa0\x80\xed\x9f\xbf\xee\x80\x80",
+	    "\xc2\xa0\xe0\xa0\x80\xed\x9f\xbf\xee\x80\x80");
+	expect_escaped("\xf0\x90\x80\x80", "\xf0\x90\x80\x80");
 	expect_escaped("\xc3" "a", "\\xc3a");
 	/* C1 controls, zero width, text that turns around, line separators */
 	expect_escaped("\xc2\x9b", "\\xc2\\x9b");
+	expect_escaped("\xc2\x9f", "\\xc2\\x9f");
+	expect_escaped("\xe2\x81\xaf", "\\xe2\\x81\\xaf");
 	expect_escaped("\xe2\x80\x8b", "\\xe2\\x80\\x8b");
 	expect_escaped("\xe2\x80\xae", "\\xe2\\x80\\xae");
 	expect_escaped("\xe2\x80\xa8", "\\xe2\\x80\\xa8");

@@ -102,7 +102,7 @@ keys_are_those_that_postgres_stores(void **state)
 {
 	struct secret secret = secret_of(VERIFIER);
 	struct scram_keys keys;
-	char stored[MD5_TEXT];
+	char stored[MD5_TEXT], answer[MD5_TEXT];
 
 	(void)state;
 	assert_int_equal(secret.kind, SECRET_SCRAM);
@@ -115,6 +115,9 @@ keys_are_those_that_postgres_stores(void **state)
 	assert_memory_equal(keys.server_key, secret.server_key, SCRAM_KEY);
 	assert_true(md5_stored(SPAN("pencil"), SPAN("hashed"), stored));
 	assert_string_equal(stored, HASHED);
+	assert_true(md5_answer(stored, (const unsigned char *)"\1\2\3\377",
+	    answer));
+	assert_string_equal(answer, "md54a5cd7a902e7bcbb55ad998069d227e5");
 	secret_finish(&secret);
 }
 

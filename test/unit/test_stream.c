@@ -209,7 +209,7 @@ a_full_kernel_queues_and_then_drains(void **state)
 }
 
 static void
-what_a_peer_said_before_it_went_is_heard_although_writing_fails(void **state)
+what_a_peer_said_is_heard_although_writing_to_it_fails(void **state)
 {
 	struct end end;
 
@@ -550,7 +550,7 @@ main(void)
 		TEST(pieces_leave_together_and_in_order),
 		TEST(putting_to_another_stream_flushes_the_first),
 		TEST(a_full_kernel_queues_and_then_drains),
-		TEST(what_a_peer_said_before_it_went_is_heard_although_writing_fails),
+		TEST(what_a_peer_said_is_heard_although_writing_to_it_fails),
 		TEST(a_paused_stream_reads_on_to_a_bound_and_offers_nothing),
 		TEST(held_bytes_are_offered_once_at_the_end_of_the_turn),
 		TEST(a_pump_offers_at_once_and_instead),
@@ -558,7 +558,8 @@ main(void)
 		TEST(a_waiting_client_that_leaves_is_noticed_at_once),
 		TEST(leaving_is_noticed_even_when_nothing_more_is_read),
 		TEST(bytes_that_wait_for_the_peer_come_before_the_end),
-		TEST(bytes_due_for_an_offer_come_before_an_end_of_the_same_turn),
+		TEST(
+		    bytes_due_for_an_offer_come_before_an_end_of_the_same_turn),
 		TEST(fifty_megabytes_go_both_ways_through_small_buffers),
 	};
 

@@ -75,7 +75,7 @@ close_peer(struct end *end)
 }
 
 static void
-a_closed_stream_hears_nothing_of_what_came_in_the_same_turn(void **state)
+a_closed_stream_hears_nothing_of_what_came_with_it(void **state)
 {
 	struct end a, b;
 
@@ -448,7 +448,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 #define TEST(test) cmocka_unit_test_setup_teardown(test, begin, finish)
 		TEST(a_stream_may_be_closed_inside_its_own_upcalls),
-		TEST(a_closed_stream_hears_nothing_of_what_came_in_the_same_turn),
+		TEST(a_closed_stream_hears_nothing_of_what_came_with_it),
 		TEST(a_stream_may_be_used_again_inside_its_own_upcall),
 		TEST(a_refused_connect_is_told_as_such),
 		TEST(bytes_put_before_the_connection_stands_are_sent_then),
