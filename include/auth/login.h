@@ -11,7 +11,7 @@
 #include "base/span.h"
 
 enum login_step {
-	LOGIN_SEND,		/* send what was put into `out`, wait for more */
+	LOGIN_SEND,		/* send what is in `out`, wait for more */
 	LOGIN_NEED_SECRET,	/* look the user up, then login_secret() */
 	LOGIN_NEED_WORK,	/* run login_work() on a helper thread, then
 				 * login_worked() */

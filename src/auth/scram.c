@@ -31,11 +31,11 @@
  *
  * The password should go through SASLprep (RFC 4013) first. For ASCII that
  * changes nothing. Other passwords are taken as the bytes they are: right for
- * what keyboards produce (composed letters, and what is no UTF-8 at all), and
- * different from Postgres for the rest, such as a full-width letter, a
- * non-breaking space or a letter followed by its accent. Such a password,
- * kept plain, will not match; kept as a verifier from pg_authid it does, for
- * then the client has prepared it.
+ * composed letters, as keyboards produce them, and for what is no UTF-8 at
+ * all, but different from Postgres for a full-width letter, a non-breaking
+ * space or a letter followed by its accent. A password with one of these does
+ * not match when it is kept plain; as a verifier it does, for then it is the
+ * client that prepares it.
  */
 #include <string.h>
 

@@ -268,7 +268,13 @@ client_begin_step(struct client *c)
 	}
 	if (c->step + 1 == p->step_count)
 		client_release_server(c);
-	c->cancel_allowed = c->cancels > 0;
+	/*
+	 * A cancel that is over strikes nothing that begins now; but within a
+	 * batch it may be pending still: in COPY IN, Postgres notices it when
+	 * the next data comes.
+	 */
+	if (c->step == 0 || p->wants[c->want - 1].type == 'Z')
+		c->cancel_allowed = c->cancels > 0;
 	c->progress_us = c->step_us = checker.now_us;
 	if (delay > 0) {
 		c->wake_us = checker.now_us + delay;

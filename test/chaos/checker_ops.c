@@ -392,6 +392,9 @@ op_tx(struct client *c)
 		p->want_count--;
 		plan_commits(p, group);
 		p->want_count++;
+		/* It is Execute that commits, not the Sync behind it. */
+		if (how == EXTENDED)
+			p->groups[group].commit_at = p->last_start;
 	} else {
 		plan_fails(p, group);
 	}

@@ -138,7 +138,7 @@ talk_close(struct talk *talk)
 static inline bool
 talk_take(struct talk *talk, struct buf *from, char *body, size_t *ret_len)
 {
-	struct frame frame;
+	struct frame frame = { 0 };
 
 	if (from->failed || from->len == 0)
 		return false;

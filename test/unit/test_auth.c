@@ -188,109 +188,110 @@ where_verifiers_are_seen_a_mock_is_scram_for_good(void **state)
 
 enum ending { GETS_IN, REFUSED_BY_US, WE_REFUSE_THE_SERVER };
 
+static const struct {
+	struct setting setting;
+	enum ending ending;
+	const char *types;	/* of the server's messages */
+} logins[] = {
+	/* method, kept, known, transport */
+	{ { LOGIN_TRUST, NULL, NULL, IN_CLEAR, 0 }, GETS_IN, "a" },
+	{ { LOGIN_ANY, NULL, NULL, IN_CLEAR, 0 }, GETS_IN, "a" },
+	{ { LOGIN_REJECT, "pencil", "pencil", 0, 0 }, REFUSED_BY_US,
+	    "" },
+	{ { LOGIN_CERT, "pencil", NULL, OVER_TLS, 0 }, GETS_IN, "a" },
+	{ { LOGIN_CERT, NULL, NULL, OVER_TLS, 0 }, REFUSED_BY_US,
+	    "" },
+	{ { LOGIN_PEER, "", NULL, IN_CLEAR, 0 }, GETS_IN, "a" },
+	{ { LOGIN_PLAIN, "pencil", "pencil", OVER_TLS, 0 }, GETS_IN,
+	    "da" },
+	{ { LOGIN_PLAIN, HASHED, "pencil", OVER_TLS, 0 }, GETS_IN,
+	    "da" },
+	{ { LOGIN_PLAIN, VERIFIER, "pencil", OVER_TLS, 0 }, GETS_IN,
+	    "da" },
+	{ { LOGIN_PLAIN, "pencil", "pencil", IN_CLEAR, 0 },
+	    WE_REFUSE_THE_SERVER, "d" },
+	{ { LOGIN_PLAIN, "pencil", HASHED, OVER_TLS, 0 },
+	    WE_REFUSE_THE_SERVER, "d" },
+	{ { LOGIN_PLAIN, "pencil", "keys", OVER_TLS, 0 },
+	    WE_REFUSE_THE_SERVER, "d" },
+	{ { LOGIN_PLAIN, "pencil", "pencil2", OVER_TLS, 0 },
+	    REFUSED_BY_US, "d" },
+	{ { LOGIN_PLAIN, HASHED, "pencil2", OVER_TLS, 0 },
+	    REFUSED_BY_US, "d" },
+	{ { LOGIN_PLAIN, VERIFIER, "pencil2", OVER_TLS, 0 },
+	    REFUSED_BY_US, "d" },
+	{ { LOGIN_PLAIN, "", "pencil", OVER_TLS, 0 }, REFUSED_BY_US,
+	    "d" },
+	{ { LOGIN_MD5, "pencil", "pencil", IN_CLEAR, 0 }, GETS_IN,
+	    "fa" },
+	{ { LOGIN_MD5, HASHED, "pencil", IN_CLEAR, 0 }, GETS_IN,
+	    "fa" },
+	{ { LOGIN_MD5, "pencil", HASHED, IN_CLEAR, 0 }, GETS_IN,
+	    "fa" },
+	{ { LOGIN_MD5, VERIFIER, "pencil", IN_CLEAR, 0 }, GETS_IN,
+	    "klma" },
+	{ { LOGIN_MD5, "pencil", "pencil2", IN_CLEAR, 0 },
+	    REFUSED_BY_US, "f" },
+	{ { LOGIN_MD5, HASHED, "pencil2", IN_CLEAR, 0 },
+	    REFUSED_BY_US, "f" },
+	{ { LOGIN_MD5, HASHED, "keys", IN_CLEAR, 0 },
+	    WE_REFUSE_THE_SERVER, "f" },
+	{ { LOGIN_MD5, HASHED, NULL, IN_CLEAR, 0 },
+	    WE_REFUSE_THE_SERVER, "f" },
+	{ { LOGIN_SCRAM, "pencil", "pencil", IN_CLEAR, 0 }, GETS_IN,
+	    "klma" },
+	{ { LOGIN_SCRAM, "pencil", "pencil", OVER_TLS, 0 }, GETS_IN,
+	    "klma" },
+	{ { LOGIN_SCRAM, "pencil", "pencil", OVER_BOUND_TLS, 0 },
+	    GETS_IN, "klma" },
+	{ { LOGIN_SCRAM, VERIFIER, "pencil", OVER_BOUND_TLS, 0 },
+	    GETS_IN, "klma" },
+	{ { LOGIN_SCRAM, VERIFIER, "keys", OVER_BOUND_TLS, 0 },
+	    GETS_IN, "klma" },
+	{ { LOGIN_SCRAM, VERIFIER, "keys", IN_CLEAR, 0 }, GETS_IN,
+	    "klma" },
+	{ { LOGIN_SCRAM, "p\303\251ncil \360\237\220\230",
+	    "p\303\251ncil \360\237\220\230", 0, 0 }, GETS_IN,
+	    "klma" },
+	{ { LOGIN_SCRAM, "pencil", "pencil2", IN_CLEAR, 0 },
+	    REFUSED_BY_US, "kl" },
+	{ { LOGIN_SCRAM, VERIFIER, "pencil2", OVER_BOUND_TLS, 0 },
+	    REFUSED_BY_US, "kl" },
+	{ { LOGIN_SCRAM, "pencil", "keys", IN_CLEAR, 0 },
+	    REFUSED_BY_US, "kl" },
+	{ { LOGIN_SCRAM, HASHED, "pencil", IN_CLEAR, 0 },
+	    REFUSED_BY_US, "kl" },
+	/* an md5 secret is no password */
+	{ { LOGIN_SCRAM, HASHED, "=" HASHED, IN_CLEAR, 0 },
+	    REFUSED_BY_US, "kl" },
+	{ { LOGIN_PLAIN, HASHED, "=" HASHED, OVER_TLS, 0 },
+	    REFUSED_BY_US, "d" },
+	{ { LOGIN_SCRAM, HASHED, HASHED, IN_CLEAR, 0 },
+	    WE_REFUSE_THE_SERVER, "k" },
+	{ { LOGIN_SCRAM, NULL, "pencil", IN_CLEAR, 0 },
+	    REFUSED_BY_US, "kl" },
+	{ { LOGIN_SCRAM, "", "pencil", IN_CLEAR, 0 }, REFUSED_BY_US,
+	    "kl" },
+	/* more iterations than a server may ask for */
+	{ { LOGIN_SCRAM, "SCRAM-SHA-256$1000001:QQ==$T+G/dPqKG4f2Fmm"
+	    "e5CegBdOIuvKS3kW56RmMEMLV3j8=:0uBw2e2nj+2ZcdjmRWALvyDmH"
+	    "UJTiHhQd/6W9OTTf5g=", "pencil", 0, 0 },
+	    WE_REFUSE_THE_SERVER, "kl" },
+};
+
 static void
 a_right_secret_gets_in_and_no_other(void **state)
 {
-	static const struct {
-		struct setting setting;
-		enum ending ending;
-		const char *types;	/* of the server's messages */
-	} rows[] = {
-		/* method, kept, known, transport */
-		{ { LOGIN_TRUST, NULL, NULL, IN_CLEAR, 0 }, GETS_IN, "a" },
-		{ { LOGIN_ANY, NULL, NULL, IN_CLEAR, 0 }, GETS_IN, "a" },
-		{ { LOGIN_REJECT, "pencil", "pencil", 0, 0 }, REFUSED_BY_US,
-		    "" },
-		{ { LOGIN_CERT, "pencil", NULL, OVER_TLS, 0 }, GETS_IN, "a" },
-		{ { LOGIN_CERT, NULL, NULL, OVER_TLS, 0 }, REFUSED_BY_US,
-		    "" },
-		{ { LOGIN_PEER, "", NULL, IN_CLEAR, 0 }, GETS_IN, "a" },
-		{ { LOGIN_PLAIN, "pencil", "pencil", OVER_TLS, 0 }, GETS_IN,
-		    "da" },
-		{ { LOGIN_PLAIN, HASHED, "pencil", OVER_TLS, 0 }, GETS_IN,
-		    "da" },
-		{ { LOGIN_PLAIN, VERIFIER, "pencil", OVER_TLS, 0 }, GETS_IN,
-		    "da" },
-		{ { LOGIN_PLAIN, "pencil", "pencil", IN_CLEAR, 0 },
-		    WE_REFUSE_THE_SERVER, "d" },
-		{ { LOGIN_PLAIN, "pencil", HASHED, OVER_TLS, 0 },
-		    WE_REFUSE_THE_SERVER, "d" },
-		{ { LOGIN_PLAIN, "pencil", "keys", OVER_TLS, 0 },
-		    WE_REFUSE_THE_SERVER, "d" },
-		{ { LOGIN_PLAIN, "pencil", "pencil2", OVER_TLS, 0 },
-		    REFUSED_BY_US, "d" },
-		{ { LOGIN_PLAIN, HASHED, "pencil2", OVER_TLS, 0 },
-		    REFUSED_BY_US, "d" },
-		{ { LOGIN_PLAIN, VERIFIER, "pencil2", OVER_TLS, 0 },
-		    REFUSED_BY_US, "d" },
-		{ { LOGIN_PLAIN, "", "pencil", OVER_TLS, 0 }, REFUSED_BY_US,
-		    "d" },
-		{ { LOGIN_MD5, "pencil", "pencil", IN_CLEAR, 0 }, GETS_IN,
-		    "fa" },
-		{ { LOGIN_MD5, HASHED, "pencil", IN_CLEAR, 0 }, GETS_IN,
-		    "fa" },
-		{ { LOGIN_MD5, "pencil", HASHED, IN_CLEAR, 0 }, GETS_IN,
-		    "fa" },
-		{ { LOGIN_MD5, VERIFIER, "pencil", IN_CLEAR, 0 }, GETS_IN,
-		    "klma" },
-		{ { LOGIN_MD5, "pencil", "pencil2", IN_CLEAR, 0 },
-		    REFUSED_BY_US, "f" },
-		{ { LOGIN_MD5, HASHED, "pencil2", IN_CLEAR, 0 },
-		    REFUSED_BY_US, "f" },
-		{ { LOGIN_MD5, HASHED, "keys", IN_CLEAR, 0 },
-		    WE_REFUSE_THE_SERVER, "f" },
-		{ { LOGIN_MD5, HASHED, NULL, IN_CLEAR, 0 },
-		    WE_REFUSE_THE_SERVER, "f" },
-		{ { LOGIN_SCRAM, "pencil", "pencil", IN_CLEAR, 0 }, GETS_IN,
-		    "klma" },
-		{ { LOGIN_SCRAM, "pencil", "pencil", OVER_TLS, 0 }, GETS_IN,
-		    "klma" },
-		{ { LOGIN_SCRAM, "pencil", "pencil", OVER_BOUND_TLS, 0 },
-		    GETS_IN, "klma" },
-		{ { LOGIN_SCRAM, VERIFIER, "pencil", OVER_BOUND_TLS, 0 },
-		    GETS_IN, "klma" },
-		{ { LOGIN_SCRAM, VERIFIER, "keys", OVER_BOUND_TLS, 0 },
-		    GETS_IN, "klma" },
-		{ { LOGIN_SCRAM, VERIFIER, "keys", IN_CLEAR, 0 }, GETS_IN,
-		    "klma" },
-		{ { LOGIN_SCRAM, "p\303\251ncil \360\237\220\230",
-		    "p\303\251ncil \360\237\220\230", 0, 0 }, GETS_IN,
-		    "klma" },
-		{ { LOGIN_SCRAM, "pencil", "pencil2", IN_CLEAR, 0 },
-		    REFUSED_BY_US, "kl" },
-		{ { LOGIN_SCRAM, VERIFIER, "pencil2", OVER_BOUND_TLS, 0 },
-		    REFUSED_BY_US, "kl" },
-		{ { LOGIN_SCRAM, "pencil", "keys", IN_CLEAR, 0 },
-		    REFUSED_BY_US, "kl" },
-		{ { LOGIN_SCRAM, HASHED, "pencil", IN_CLEAR, 0 },
-		    REFUSED_BY_US, "kl" },
-		/* an md5 secret is no password */
-		{ { LOGIN_SCRAM, HASHED, "=" HASHED, IN_CLEAR, 0 },
-		    REFUSED_BY_US, "kl" },
-		{ { LOGIN_PLAIN, HASHED, "=" HASHED, OVER_TLS, 0 },
-		    REFUSED_BY_US, "d" },
-		{ { LOGIN_SCRAM, HASHED, HASHED, IN_CLEAR, 0 },
-		    WE_REFUSE_THE_SERVER, "k" },
-		{ { LOGIN_SCRAM, NULL, "pencil", IN_CLEAR, 0 },
-		    REFUSED_BY_US, "kl" },
-		{ { LOGIN_SCRAM, "", "pencil", IN_CLEAR, 0 }, REFUSED_BY_US,
-		    "kl" },
-		/* more iterations than a server may ask for */
-		{ { LOGIN_SCRAM, "SCRAM-SHA-256$1000001:QQ==$T+G/dPqKG4f2Fmm"
-		    "e5CegBdOIuvKS3kW56RmMEMLV3j8=:0uBw2e2nj+2ZcdjmRWALvyDmH"
-		    "UJTiHhQd/6W9OTTf5g=", "pencil", 0, 0 },
-		    WE_REFUSE_THE_SERVER, "kl" },
-	};
 	struct talk talk;
 	size_t i;
 
 	(void)state;
-	for (i = 0; i < COUNT(rows); i++) {
-		talk_once(&talk, &rows[i].setting);
-		if (rows[i].ending == GETS_IN) {
+	for (i = 0; i < COUNT(logins); i++) {
+		talk_once(&talk, &logins[i].setting);
+		if (logins[i].ending == GETS_IN) {
 			assert_int_equal(talk.login_step, LOGIN_OK);
 			assert_int_equal(talk.server_step, LOGIN_OK);
-		} else if (rows[i].ending == REFUSED_BY_US) {
+		} else if (logins[i].ending == REFUSED_BY_US) {
 			assert_int_equal(talk.login_step, LOGIN_FAIL);
 			assert_true(strlen(login_why(talk.login)) > 0);
 		} else {
@@ -298,7 +299,7 @@ a_right_secret_gets_in_and_no_other(void **state)
 			assert_true(strlen(server_login_why(
 			    talk.server_login)) > 0);
 		}
-		assert_string_equal(talk.types, rows[i].types);
+		assert_string_equal(talk.types, logins[i].types);
 		talk_close(&talk);
 	}
 }

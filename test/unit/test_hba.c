@@ -179,96 +179,97 @@ a_unix_socket_may_come_with_its_address(void **state)
 	hba_unref(hba);
 }
 
+static const struct {
+	const char *rule, *why;
+} bad_rules[] = {
+	{ "hostgssenc all all all trust",
+	    "hba:1: unknown type of rule: hostgssenc" },
+	{ "hosts all all all trust",
+	    "hba:1: unknown type of rule: hosts" },
+	{ "local", "hba:1: the rule ends before its database" },
+	{ "local all", "hba:1: the rule ends before its user" },
+	{ "local all all", "hba:1: the rule ends before its method" },
+	{ "host all all", "hba:1: the rule ends before its address" },
+	{ "host all all trust", "hba:1: trust is no address: all, an "
+	    "address with /bits, or an address and a mask are "
+	    "understood" },
+	{ "host all all samehost trust", "hba:1: samehost is no "
+	    "address: all, an address with /bits, or an address and "
+	    "a mask are understood" },
+	{ "host all all .example.com trust", "hba:1: .example.com is "
+	    "no address: all, an address with /bits, or an address "
+	    "and a mask are understood" },
+	{ "host all all 1.2.3.4/33 trust", "hba:1: 1.2.3.4/33 is no "
+	    "address: all, an address with /bits, or an address and "
+	    "a mask are understood" },
+	{ "host all all 1.2.3/8 trust", "hba:1: 1.2.3/8 is no "
+	    "address: all, an address with /bits, or an address and "
+	    "a mask are understood" },
+	{ "host all all ::1/129 trust", "hba:1: ::1/129 is no "
+	    "address: all, an address with /bits, or an address and "
+	    "a mask are understood" },
+	{ "host all all ::1/ trust", "hba:1: ::1/ is no "
+	    "address: all, an address with /bits, or an address and "
+	    "a mask are understood" },
+	{ "host all all \"\" trust", "hba:1:  is no "
+	    "address: all, an address with /bits, or an address and "
+	    "a mask are understood" },
+	{ "host all all 1.2.3.4 trust",
+	    "hba:1: trust is no mask for 1.2.3.4" },
+	{ "host all all 1.2.3.4 ffff:: trust",
+	    "hba:1: ffff:: is no mask for 1.2.3.4" },
+	{ "host all all 1.2.3.4", "hba:1: the rule ends before its "
+	    "mask" },
+	{ "host all all all,all trust",
+	    "hba:1: one address is expected, not a list" },
+	{ "local all all trust,md5",
+	    "hba:1: one method is expected, not a list" },
+	{ "local all all ldap",
+	    "hba:1: method ldap is not supported" },
+	{ "local all all TRUST",
+	    "hba:1: method TRUST is not supported" },
+	{ "host all all all peer",
+	    "hba:1: peer is for local rules only" },
+	{ "host all all all cert",
+	    "hba:1: cert is for hostssl rules only" },
+	{ "local all all cert",
+	    "hba:1: cert is for hostssl rules only" },
+	{ "local samerole all trust",
+	    "hba:1: samerole is not supported" },
+	{ "local all +staff trust", "hba:1: +staff: expressions and "
+	    "groups are not supported (a name like this goes into "
+	    "quotes)" },
+	{ "local /^a all trust", "hba:1: /^a: expressions and "
+	    "groups are not supported (a name like this goes into "
+	    "quotes)" },
+	{ "local @ all trust", "hba:1: @: expressions and "
+	    "groups are not supported (a name like this goes into "
+	    "quotes)" },
+	{ "local all, trust", "hba:1: the rule ends before its "
+	    "user" },
+	{ "local , all trust", "hba:1: a comma has no name before "
+	    "it" },
+	{ "local \"\" all trust", "hba:1: a name is empty" },
+	{ "local \"all all trust", "hba:1: a quote is not closed" },
+	{ "local all all trust map=m",
+	    "hba:1: map is for cert and peer only" },
+	{ "local all all peer map=m",
+	    "hba:1: there is no ident map m" },
+	{ "local all all peer map=",
+	    "hba:1: option map= is not supported" },
+	{ "hostssl all all all cert clientcert=1",
+	    "hba:1: option clientcert=1 is not supported" },
+};
+
 static void
 what_is_not_understood_is_refused(void **state)
 {
-	static const struct {
-		const char *rule, *why;
-	} rows[] = {
-		{ "hostgssenc all all all trust",
-		    "hba:1: unknown type of rule: hostgssenc" },
-		{ "hosts all all all trust",
-		    "hba:1: unknown type of rule: hosts" },
-		{ "local", "hba:1: the rule ends before its database" },
-		{ "local all", "hba:1: the rule ends before its user" },
-		{ "local all all", "hba:1: the rule ends before its method" },
-		{ "host all all", "hba:1: the rule ends before its address" },
-		{ "host all all trust", "hba:1: trust is no address: all, an "
-		    "address with /bits, or an address and a mask are "
-		    "understood" },
-		{ "host all all samehost trust", "hba:1: samehost is no "
-		    "address: all, an address with /bits, or an address and "
-		    "a mask are understood" },
-		{ "host all all .example.com trust", "hba:1: .example.com is "
-		    "no address: all, an address with /bits, or an address "
-		    "and a mask are understood" },
-		{ "host all all 1.2.3.4/33 trust", "hba:1: 1.2.3.4/33 is no "
-		    "address: all, an address with /bits, or an address and "
-		    "a mask are understood" },
-		{ "host all all 1.2.3/8 trust", "hba:1: 1.2.3/8 is no "
-		    "address: all, an address with /bits, or an address and "
-		    "a mask are understood" },
-		{ "host all all ::1/129 trust", "hba:1: ::1/129 is no "
-		    "address: all, an address with /bits, or an address and "
-		    "a mask are understood" },
-		{ "host all all ::1/ trust", "hba:1: ::1/ is no "
-		    "address: all, an address with /bits, or an address and "
-		    "a mask are understood" },
-		{ "host all all \"\" trust", "hba:1:  is no "
-		    "address: all, an address with /bits, or an address and "
-		    "a mask are understood" },
-		{ "host all all 1.2.3.4 trust",
-		    "hba:1: trust is no mask for 1.2.3.4" },
-		{ "host all all 1.2.3.4 ffff:: trust",
-		    "hba:1: ffff:: is no mask for 1.2.3.4" },
-		{ "host all all 1.2.3.4", "hba:1: the rule ends before its "
-		    "mask" },
-		{ "host all all all,all trust",
-		    "hba:1: one address is expected, not a list" },
-		{ "local all all trust,md5",
-		    "hba:1: one method is expected, not a list" },
-		{ "local all all ldap",
-		    "hba:1: method ldap is not supported" },
-		{ "local all all TRUST",
-		    "hba:1: method TRUST is not supported" },
-		{ "host all all all peer",
-		    "hba:1: peer is for local rules only" },
-		{ "host all all all cert",
-		    "hba:1: cert is for hostssl rules only" },
-		{ "local all all cert",
-		    "hba:1: cert is for hostssl rules only" },
-		{ "local samerole all trust",
-		    "hba:1: samerole is not supported" },
-		{ "local all +staff trust", "hba:1: +staff: expressions and "
-		    "groups are not supported (a name like this goes into "
-		    "quotes)" },
-		{ "local /^a all trust", "hba:1: /^a: expressions and "
-		    "groups are not supported (a name like this goes into "
-		    "quotes)" },
-		{ "local @ all trust", "hba:1: @: expressions and "
-		    "groups are not supported (a name like this goes into "
-		    "quotes)" },
-		{ "local all, trust", "hba:1: the rule ends before its "
-		    "user" },
-		{ "local , all trust", "hba:1: a comma has no name before "
-		    "it" },
-		{ "local \"\" all trust", "hba:1: a name is empty" },
-		{ "local \"all all trust", "hba:1: a quote is not closed" },
-		{ "local all all trust map=m",
-		    "hba:1: map is for cert and peer only" },
-		{ "local all all peer map=m",
-		    "hba:1: there is no ident map m" },
-		{ "local all all peer map=",
-		    "hba:1: option map= is not supported" },
-		{ "hostssl all all all cert clientcert=1",
-		    "hba:1: option clientcert=1 is not supported" },
-	};
 	struct buf why = { 0 };
 	size_t i;
 
 	(void)state;
-	for (i = 0; i < COUNT(rows); i++)
-		assert_refused(rows[i].rule, NULL, rows[i].why);
+	for (i = 0; i < COUNT(bad_rules); i++)
+		assert_refused(bad_rules[i].rule, NULL, bad_rules[i].why);
 	assert_refused("local all all trust\nx\n\nlocal a b \\\n c\nlocal a",
 	    NULL, "hba:2: unknown type of rule: x\n"
 	    "hba:4: method c is not supported\n"

@@ -45,8 +45,10 @@ def pgbench(*options):
 def bench(*options):
     """A run in which every transaction of every client must succeed."""
     try:
-        said = pgbench("--no-vacuum", "--client", str(CLIENTS), "--jobs", "2",
-                       "--transactions", str(ROUNDS), *options)
+        # A thread each: pgbench waits for PQprepare() with all clients of a
+        # thread, also those that are in a transaction and hold a server.
+        said = pgbench("--no-vacuum", "--client", str(CLIENTS), "--jobs",
+                       str(CLIENTS), "--transactions", str(ROUNDS), *options)
     except subprocess.CalledProcessError as error:
         raise AssertionError(error.stdout) from error
     done, planned = re.search(r"actually processed: (\d+)/(\d+)", said).groups()
