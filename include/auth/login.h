@@ -74,6 +74,7 @@ struct server_login_about {
 	const struct secret *secret;	/* copied; NULL or NONE: has none */
 	bool over_tls, tls_verified;
 	bool is_local;			/* unix socket or loopback */
+	bool binding_required;		/* SCRAM-SHA-256-PLUS, or no login */
 	unsigned char end_point[64];	/* the server's certificate */
 	size_t end_point_len;
 };

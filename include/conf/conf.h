@@ -20,6 +20,7 @@ enum conf_sslmode {
 	CONF_SSL_DISABLE, CONF_SSL_ALLOW, CONF_SSL_PREFER, CONF_SSL_REQUIRE,
 	CONF_SSL_VERIFY_CA, CONF_SSL_VERIFY_FULL,
 };
+enum conf_binding { BINDING_PREFER, BINDING_REQUIRE, BINDING_DISABLE };
 
 /*
  * The options: one row each in options.def,
@@ -72,7 +73,7 @@ struct conf_database {
 	bool load_balance_hosts;	/* round-robin, else stick */
 	int sslmode;			/* enum conf_sslmode, to servers */
 	char *ssl_ca_file, *ssl_cert_file, *ssl_key_file;  /* NULL = none */
-	bool binding_required;		/* SCRAM-PLUS to the server, or none */
+	int channel_binding;		/* enum conf_binding, to servers */
 	bool migrate;			/* every client of it is a migrator */
 	uint64_t own;			/* which keys the entry itself set */
 };

@@ -16,7 +16,7 @@ enum conf_type {
 	CONF_TEXT_OR_NONE,		/* NULL where the text is empty */
 	CONF_POOL_MODE, CONF_AUTH_TYPE, CONF_SSLMODE, CONF_LOG_FORMAT,
 	CONF_BALANCE,			/* round-robin | disable: a bool */
-	CONF_BINDING,			/* channel_binding: a bool, required */
+	CONF_BINDING,			/* channel_binding */
 };
 
 /* One field of some struct. Text values belong to the struct. */

@@ -2,9 +2,6 @@
 #ifndef MAIN_VERSION_H
 #define MAIN_VERSION_H
 
-#ifdef HAVE_CONFIG_H
-#include "config.h"
-#endif
 #ifdef PACKAGE_VERSION
 #define PGSLUICE_VERSION PACKAGE_VERSION
 #else

@@ -22,6 +22,7 @@ struct ask_settings {
 	const char *password;		/* NULL = none */
 	const char *sslmode;		/* "disable" ... "verify-full" */
 	const char *ca_file, *cert_file, *key_file;	/* NULL = none */
+	const char *channel_binding;	/* a constant; NULL = "prefer" */
 	uint64_t connect_timeout_us;	/* these three: 0 = no end */
 	uint64_t query_timeout_us;
 	uint64_t idle_us;

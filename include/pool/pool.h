@@ -6,7 +6,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "auth/secret.h"
 #include "base/buf.h"
 #include "base/map.h"
 #include "base/span.h"
@@ -76,6 +75,15 @@ struct pool_quota {
 	_Atomic bool disabled;		/* console: DISABLE db */
 };
 
+/*
+ * What opens servers, as far as a pool is concerned: an object that somebody
+ * above has made, counted by references.
+ */
+struct pool_credential {
+	_Atomic unsigned refs;
+	void (*destroy)(struct pool_credential *credential);
+};
+
 /* What a server says of itself at login, for the clients' logins. */
 struct pool_welcome {
 	_Atomic unsigned refs;
@@ -97,11 +105,11 @@ struct pool {
 	_Atomic(struct conf *) conf;
 	_Atomic(const struct conf_database *) db;
 	_Atomic(const struct conf_user *) conf_user;	/* may be NULL */
-	struct secret secret;		/* to log in to servers with */
+	struct pool_credential *credential; /* of its clients, or NULL */
 	struct pool_welcome *welcome;	/* NULL: no server yet */
 	struct list line;		/* pool_wait.node, oldest first */
 	unsigned waiting;		/* length of the line */
-	_Atomic unsigned servers;	/* all: opening, in use, idle, closing */
+	_Atomic unsigned servers;	/* opening, in use, idle, closing */
 	unsigned opening;
 	struct pool_trouble trouble;
 	_Atomic unsigned welcome_wanted; /* logins that wait for it */
@@ -153,7 +161,7 @@ bool pool_leave(struct pool *pool, struct pool_wait *wait);
 enum pool_given {
 	POOL_IDLE,		/* nobody waits: it is on the idle list */
 	POOL_HERE,		/* *ret_wait waits on this worker: link them */
-	POOL_THERE,		/* *ret_worker and *ret_id: detach and mail it */
+	POOL_THERE,		/* *ret_worker, *ret_id: detach and mail it */
 };
 
 /* A server of this worker is free. */
@@ -186,9 +194,12 @@ struct pool_server *pool_evict(struct pool *pool, struct pool **ret_pool);
 /* A failing pool: has it failed for so long that those in line are told? */
 bool pool_is_hopeless(struct pool *pool, uint64_t now_us);
 
-/* Copies under the lock. */
-bool pool_copy_secret(struct pool *pool, struct secret *ret);
-void pool_set_secret(struct pool *pool, const struct secret *secret);
+/* +1 reference, or NULL. */
+struct pool_credential *pool_get_credential(struct pool *pool);
+/* Takes over the reference. What was refused is tried anew. */
+void pool_set_credential(struct pool *pool,
+    struct pool_credential *credential);
+void pool_credential_unref(struct pool_credential *credential);
 struct pool_welcome *pool_get_welcome(struct pool *pool); /* +1 ref or NULL */
 /* Keeps a copy of the messages when there is no welcome yet, or they
  * changed; true when it is the first. */

@@ -23,7 +23,7 @@ enum owed_kind {
 };
 
 enum owed_action {
-	OWED_FORWARD,			/* the client asked, the client gets it */
+	OWED_FORWARD,			/* the client asked, and gets it */
 	OWED_SWALLOW,			/* we asked */
 	OWED_LOCAL,			/* never sent: we answer when it is its
 					 * turn among the others */

@@ -50,7 +50,7 @@ struct server {
 					 * us: a DEALLOCATE; or NULL */
 	uint32_t bound_effects;		/* of the statement bound last */
 	unsigned max_statements;	/* kept prepared; 0 = not tracked */
-	struct stmt *unnamed;		/* in its unnamed slot; NULL = unknown */
+	struct stmt *unnamed;		/* in its unnamed slot; or unknown */
 	struct vars *vars;		/* what its session differs by */
 	struct vars *baseline;		/* what it reported at login */
 	unsigned cancels;		/* on their way; not given meanwhile */

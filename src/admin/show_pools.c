@@ -136,12 +136,12 @@ put_pool(struct rows *rows, struct pool *pool,
 	row_text(rows, pool->database);
 	row_text(rows, pool->user);
 	row_int(rows, counts.clients > counts.waiting ?
-	    counts.clients - counts.waiting : 0);	/* cl_active */
+	    counts.clients - counts.waiting : 0);  /* cl_active */
 	row_int(rows, counts.waiting);
-	row_int(rows, servers->cancels);		/* cl_active_cancel_req */
-	row_int(rows, 0);				/* cl_waiting_... */
+	row_int(rows, servers->cancels);	/* cl_active_cancel_req */
+	row_int(rows, 0);			/* cl_waiting_cancel_req */
 	row_int(rows, in[SERVER_ACTIVE]);
-	row_int(rows, servers->cancels);		/* sv_active_cancel */
+	row_int(rows, servers->cancels);	/* sv_active_cancel */
 	row_int(rows, in[SERVER_COOLING] + in[SERVER_CLOSING]);
 	row_int(rows, in[SERVER_IDLE]);
 	row_int(rows, in[SERVER_FREE] + in[SERVER_RESETTING]);	/* used */

@@ -16,7 +16,8 @@
  *   from a client's proof the ServerKey is in our own verifier.)
  * - Over TLS the exchange is bound to the server's certificate if the server
  *   can; if it says that it cannot, the flag 'y' lets it notice that somebody
- *   cut its offer out.
+ *   cut its offer out. Where binding is required, nothing else will do: no
+ *   other method, and no login without one.
  * - A server may ask for a million rounds of PBKDF2, not for more.
  *
  * What is not kept safe: an impostor may ask for md5 and try the answer
@@ -50,6 +51,7 @@ struct server_login {
 	struct secret secret;
 	enum scram_transport transport;
 	bool may_send_password;		/* in clear */
+	bool binding_required;
 	struct scram scram;
 	/* Belongs to the helper thread in AT_WORK. */
 	struct keys_job job;
@@ -78,6 +80,7 @@ server_login_create(const struct server_login_about *about)
 	login->transport = about->over_tls ? SCRAM_OVER_TLS : SCRAM_IN_CLEAR;
 	login->may_send_password = about->is_local ||
 	    (about->over_tls && about->tls_verified);
+	login->binding_required = about->binding_required;
 	if (about->over_tls && about->end_point_len != 0) {
 		check(about->end_point_len <= SCRAM_END_POINT_MAX);
 		memcpy(login->scram.end_point, about->end_point,
@@ -123,6 +126,9 @@ server_login_sent(struct server_login *login, enum server_login_at at,
 	login->at = at;
 	return LOGIN_SEND;
 }
+
+static const char unbound[] = "channel binding is required, but the server "
+    "does not do it";
 
 /* ---- the password, and md5 ---- */
 
@@ -188,6 +194,9 @@ server_login_begin_scram(struct server_login *login, struct span mechanisms,
 		return server_login_fail(login, "server asks for SCRAM, for "
 		    "which neither password nor keys are known");
 	mechanism = scram_choose(&login->scram, mechanisms, login->transport);
+	if (login->binding_required && mechanism != NULL &&
+	    login->scram.gs2 != 'p')
+		return server_login_fail(login, unbound);
 	good = mechanism != NULL &&
 	    scram_write_client_first(&login->scram, &first);
 	if (good)
@@ -269,6 +278,8 @@ server_login_accept(struct server_login *login, struct span rest)
 	if (login->at == AT_FIRST_SENT || login->at == AT_FINAL_SENT)
 		return server_login_fail(login, "server ended SCRAM without "
 		    "proving that it knows the secret");
+	if (login->binding_required && login->at != AT_PROVED)
+		return server_login_fail(login, unbound);
 	login->at = AT_DONE;
 	return LOGIN_OK;
 }
@@ -281,6 +292,8 @@ server_login_asked(struct server_login *login, uint32_t code,
 	if (login->at != AT_START)
 		return server_login_fail(login,
 		    "server asks for a second proof");
+	if (login->binding_required && code != ASK_SASL)
+		return server_login_fail(login, unbound);
 	if (code == ASK_CLEARTEXT && data.len == 0)
 		return server_login_send_password(login, out);
 	if (code == ASK_MD5)

@@ -95,9 +95,10 @@ static const struct key database_keys[] = {
 	    "server_tls_cert_file", "As the option." },
 	{ { "sslkey", CONF_TEXT_OR_NONE, AT(ssl_key_file), "", "" },
 	    "server_tls_key_file", "As the option." },
-	{ { "channel_binding", CONF_BINDING, AT(binding_required), "", "" },
-	    "", "With `require` the server must prove that nobody sits in "
-	    "between; prefer when not given. Not in PgBouncer." },
+	{ { "channel_binding", CONF_BINDING, AT(channel_binding), "", "" },
+	    "", "With `require` the server must prove by SCRAM-SHA-256-PLUS "
+	    "that nobody sits in between; prefer when not given. Not in "
+	    "PgBouncer." },
 	{ { "migrate", CONF_BOOL, AT(migrate), "", "" }, "",
 	    "Every client of this entry runs schema migrations; 0 when not "
 	    "given. Not in PgBouncer." },

@@ -46,8 +46,8 @@ static const struct word balances[] = {
 	{ "round-robin", true }, { "disable", false }, { NULL, 0 },
 };
 static const struct word bindings[] = {
-	{ "prefer", false }, { "require", true }, { "disable", false },
-	{ NULL, 0 },
+	{ "prefer", BINDING_PREFER }, { "require", BINDING_REQUIRE },
+	{ "disable", BINDING_DISABLE }, { NULL, 0 },
 };
 
 /* How a type's value is kept. */
@@ -73,7 +73,7 @@ static const struct type {
 	[CONF_SSLMODE] = { IN_INT, sslmodes, NULL },
 	[CONF_LOG_FORMAT] = { IN_INT, log_formats, NULL },
 	[CONF_BALANCE] = { IN_BOOL, balances, NULL },
-	[CONF_BINDING] = { IN_BOOL, bindings, NULL },
+	[CONF_BINDING] = { IN_INT, bindings, NULL },
 };
 
 /* What was parsed, before it goes into its field. */
@@ -356,10 +356,10 @@ conf_field_print(const struct conf_field *field, const void *object,
 	case CONF_AUTH_TYPE:
 	case CONF_SSLMODE:
 	case CONF_LOG_FORMAT:
+	case CONF_BINDING:
 		print_word(out, type->words, *(const int *)at);
 		break;
 	case CONF_BALANCE:
-	case CONF_BINDING:
 		print_word(out, type->words, *(const bool *)at);
 		break;
 	}

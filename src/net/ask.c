@@ -502,6 +502,7 @@ connect_start(const struct ask *ask, const char *hosts,
 	    "/nonexistent/postgresql.crt");
 	SET("sslkey", s->key_file != NULL ? s->key_file :
 	    "/nonexistent/postgresql.key");
+	SET("channel_binding", s->channel_binding);
 	SET("passfile", "/nonexistent/pgpass");
 	SET("application_name", "pgsluice");
 	SET("client_encoding", "UTF8");

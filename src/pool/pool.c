@@ -712,30 +712,37 @@ pool_evict(struct pool *pool, struct pool **ret_pool)
  * What logins leave with the pool, and what it tells.
  */
 
-bool
-pool_copy_secret(struct pool *pool, struct secret *ret)
+struct pool_credential *
+pool_get_credential(struct pool *pool)
 {
 	pthread_mutex_lock(&pool->lock);
-	bool copied = secret_copy(ret, &pool->secret);
+	struct pool_credential *credential = pool->credential;
+	if (credential != NULL)
+		credential->refs++;
 	pthread_mutex_unlock(&pool->lock);
-	return copied;
+	return credential;
 }
 
 void
-pool_set_secret(struct pool *pool, const struct secret *secret)
+pool_set_credential(struct pool *pool, struct pool_credential *credential)
 {
-	struct secret copy = { .kind = SECRET_NONE };
+	struct pool_credential *was;
 
 	pthread_mutex_lock(&pool->lock);
-	if (!secret_equal(&pool->secret, secret) &&
-	    secret_copy(&copy, secret)) {
-		secret_finish(&pool->secret);
-		pool->secret = copy;
-		/* A new password: what was refused may work now. */
-		if (pool->trouble.refused)
-			memset(&pool->trouble, 0, sizeof(pool->trouble));
-	}
+	was = pool->credential;
+	pool->credential = credential;
+	/* A new password: what was refused may work now. */
+	if (pool->trouble.refused)
+		memset(&pool->trouble, 0, sizeof(pool->trouble));
 	pthread_mutex_unlock(&pool->lock);
+	pool_credential_unref(was);
+}
+
+void
+pool_credential_unref(struct pool_credential *credential)
+{
+	if (credential != NULL && --credential->refs == 0)
+		credential->destroy(credential);
 }
 
 struct pool_welcome *

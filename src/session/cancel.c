@@ -21,8 +21,7 @@
 
 #include <string.h>
 
-#include <openssl/crypto.h>
-
+#include "auth/digest.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/mem.h"
@@ -271,7 +270,7 @@ cancel_key_fits(const struct client *client, const unsigned char *key,
 {
 	size_t expected = client->wants_long_key ? CLIENT_KEY : 4;
 
-	return len == expected && CRYPTO_memcmp(client->key, key, len) == 0;
+	return len == expected && digest_equal(client->key, key, len);
 }
 
 static void

@@ -21,8 +21,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <openssl/rand.h>
-
+#include "auth/digest.h"
 #include "auth/hba.h"
 #include "auth/login.h"
 #include "auth/users.h"
@@ -34,6 +33,7 @@
 #include "pool/vars.h"
 #include "session/cancel.h"
 #include "session/client.h"
+#include "session/credential.h"
 #include "session/lookup.h"
 #include "session/server.h"
 #include "session/setup.h"
@@ -334,7 +334,7 @@ login_verified(struct client *client)
 	if (db->user == NULL && login->exchange != NULL) {
 		login_credential(login->exchange, &credential);
 		if (credential.kind != SECRET_NONE)
-			pool_set_secret(client->pool, &credential);
+			credential_keep(client->pool, &credential);
 		secret_finish(&credential);
 	}
 	login_welcome(client);
@@ -706,7 +706,7 @@ login_startup(struct client *client, const struct startup *startup)
 		    unknown.count);
 		login_send(client, out);
 	}
-	if (RAND_bytes(client->key, CLIENT_KEY) != 1)
+	if (!digest_random(client->key, CLIENT_KEY))
 		client_end(client, END_NO_MEMORY, "no random bytes");
 	else
 		login_begin_exchange(client);

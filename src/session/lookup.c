@@ -84,6 +84,10 @@ source_open(struct worker *worker, const struct lookup_way *way,
 		"disable", "allow", "prefer", "require", "verify-ca",
 		"verify-full",
 	};
+	static const char *const bindings[] = {
+		[BINDING_PREFER] = "prefer", [BINDING_REQUIRE] = "require",
+		[BINDING_DISABLE] = "disable",
+	};
 	const struct conf_database *db = way->at;
 	const struct conf_options *o = &worker->setup->conf->o;
 	const struct secret *secret = users_find(worker->setup->users,
@@ -101,6 +105,7 @@ source_open(struct worker *worker, const struct lookup_way *way,
 		.sslmode = modes[db->sslmode],
 		.ca_file = db->ssl_ca_file, .cert_file = db->ssl_cert_file,
 		.key_file = db->ssl_key_file,
+		.channel_binding = bindings[db->channel_binding],
 		.connect_timeout_us = o->server_connect_timeout_us,
 		.query_timeout_us = o->server_connect_timeout_us,
 		.idle_us = ASK_IDLE_US,

@@ -30,6 +30,7 @@
 #include "net/tls.h"
 #include "pool/vars.h"
 #include "session/client.h"
+#include "session/credential.h"
 #include "session/link.h"
 #include "session/server.h"
 #include "session/setup.h"
@@ -213,7 +214,7 @@ server_find_secret(struct server *server, struct server_opening *opening)
 		opening->secret.text = mem_strdup(db->password);
 		return opening->secret.text != NULL;
 	}
-	if (!pool_copy_secret(server->pool, &opening->secret))
+	if (!credential_copy(server->pool, &opening->secret))
 		return false;
 	if (opening->secret.kind != SECRET_NONE)
 		return true;
@@ -375,9 +376,10 @@ server_login_begin(struct server *server)
 		.over_tls = server->s.tls != NULL,
 		.tls_verified = stream_tls_is_verified(&server->s),
 		.is_local = server->is_local,
+		.binding_required = db->channel_binding == BINDING_REQUIRE,
 	};
 
-	if (about.over_tls)
+	if (about.over_tls && db->channel_binding != BINDING_DISABLE)
 		about.end_point_len = stream_tls_end_point(&server->s,
 		    about.end_point);
 	opening->login = server_login_create(&about);

@@ -617,7 +617,7 @@ test_several_hosts(void **state)
 	assert_string_equal(a->hosts[4], "@x");
 	assert_false(a->load_balance_hosts);
 	assert_true(a->migrate);
-	assert_true(a->binding_required);
+	assert_int_equal(a->channel_binding, BINDING_REQUIRE);
 	conf_unref(conf);
 	entry_refused("host=1,2,3,4,5,6,7,8,9", "host: more than 8");
 	entry_refused("host=a,,b", "host: expected a comma list of names, "
@@ -708,7 +708,7 @@ test_a_url_as_an_entry(void **state)
 	assert_int_equal(b->host_count, 2);
 	assert_string_equal(b->hosts[1], "h2");
 	assert_int_equal(b->port, 5433);
-	assert_true(b->binding_required);
+	assert_int_equal(b->channel_binding, BINDING_REQUIRE);
 	assert_string_equal(b->dbname, "b");
 	assert_string_equal(c->hosts[0], "/run/postgresql");
 	conf_unref(conf);

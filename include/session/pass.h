@@ -1,0 +1,63 @@
+/* The walk through a client's bytes: what relay_client.c and
+ * relay_statements.c share, and nobody else needs. */
+#ifndef SESSION_PASS_H
+#define SESSION_PASS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/span.h"
+#include "session/ending.h"
+#include "session/owed.h"
+#include "wire/frame.h"
+
+struct client;
+
+/* A simple query up to this size is looked at for DEALLOCATE and COMMIT; so
+ * no name in one is longer. */
+#define PASS_SCAN_MAX 256
+
+/* The walk through one read. */
+struct pass {
+	struct client *client;
+	const char *at;
+	size_t len;
+	size_t pos;		/* the next message starts here */
+	size_t run;		/* what was passed, but not put yet, too */
+};
+
+/* Handlers of a message type. False: the walk stops, because more bytes are
+ * needed, the client waits, or it has ended. */
+typedef bool pass_handler(struct pass *pass, const struct frame *frame);
+
+pass_handler pass_parse, pass_bind, pass_describe, pass_close, pass_execute;
+
+/* Puts what was passed so far. */
+void pass_put(struct pass *pass);
+/* Bytes of ours between the client's. They are copied. */
+void pass_put_bytes(struct pass *pass, const struct buf *bytes);
+size_t pass_available(const struct pass *pass);
+/* The message's body, as far as it has arrived. */
+struct span pass_body(const struct pass *pass, const struct frame *frame);
+bool pass_is_whole(const struct pass *pass, const struct frame *frame);
+/* Steps over `size` bytes of a message, of which some may be still to come.*/
+void pass_step_over(struct pass *pass, size_t size, bool drop);
+/* The message at hand is passed on, or not; both give true. */
+pass_handler pass_as_is, pass_drop;
+/* Ends the client; gives false. */
+bool pass_end(struct pass *pass, enum ending ending, const char *detail);
+/* Makes sure that there is a server; false: not now. */
+bool pass_link(struct pass *pass);
+/* Notes a debt; NULL: the client has ended for want of memory. */
+struct owed_entry *pass_owe(struct pass *pass, enum owed_kind kind,
+    enum owed_action action);
+/* Notes with what is owed that it will take all the client's names. */
+void pass_note_effects(struct owed_entry *entry, uint32_t effects);
+/* Are this client's statements tracked by us? */
+bool pass_tracks(const struct client *client);
+/* The name as SQL means it: unquoted, or folded to lower case. */
+struct span pass_sql_name(struct span text, char *room, size_t size);
+
+#endif

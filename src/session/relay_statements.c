@@ -1,0 +1,576 @@
+/*
+ * Prepared statements, on their way from a client to a server.
+ *
+ * The rules are in pool/stmt.c: a client's name stands for a statement, the
+ * statement has one name of ours on all servers. So Parse, Bind, Describe and
+ * Close are rewritten, and a Parse goes in front where the server at hand does
+ * not have the statement yet. In session mode, and with
+ * max_prepared_statements = 0, all of that is left to the server.
+ *
+ * A name's meaning changes when the message is passed on, so that what follows
+ * in the same batch finds it changed; if the server then skips the message,
+ * the change is undone (owed_change). A later batch must not build on what an
+ * earlier one may still have undone: such a message waits until the earlier
+ * batch has been answered (pass_is_certain, pass_is_settled).
+ */
+#include <string.h>
+
+#include "base/mem.h"
+#include "session/client.h"
+#include "session/owed.h"
+#include "session/pass.h"
+#include "session/server.h"
+#include "session/worker.h"
+#include "wire/body.h"
+#include "wire/frame.h"
+#include "wire/sqlscan.h"
+
+/* Names in Bind, Describe and Close; Postgres keeps 63 bytes of one. */
+#define NAMES_MAX 16384
+#define PARSE_MAX (64u << 20)
+
+/* What a name means may hang on replies that are still to come. */
+static bool
+pass_is_certain(struct pass *pass, struct span name)
+{
+	struct client *client = pass->client;
+	const struct owed *owed = &client->server->owed;
+
+	if (owed->count == 0 || owed->skipping ||
+	    !owed_is_uncertain(owed, name.at, name.len))
+		return true;
+	stream_pause(&client->s, PAUSE_OWED_FULL);
+	return false;
+}
+
+/* So may whether the server has a statement. */
+static bool
+pass_is_settled(struct pass *pass, const struct stmt *stmt)
+{
+	struct client *client = pass->client;
+	const struct owed *owed = &client->server->owed;
+
+	if (owed->syncs == 0 || stmt == NULL || !owed_is_pending(owed, stmt))
+		return true;
+	stream_pause(&client->s, PAUSE_OWED_FULL);
+	return false;
+}
+
+static bool
+pass_close_oldest(struct pass *pass)
+{
+	struct server *server = pass->client->server;
+	struct stmt *oldest = stmt_cache_oldest(&server->statements);
+	struct buf *out = &pass->client->worker->scratch;
+	char name[STMT_NAME_MAX];
+	struct owed_entry *entry = pass_owe(pass, OWED_CLOSE, OWED_SWALLOW);
+
+	if (entry == NULL)
+		return false;
+	entry->stmt = stmt_ref(oldest);
+	stmt_name(oldest, name);
+	stmt_cache_remove(&server->statements, oldest);
+	buf_clear(out);
+	size_t began = msg_begin(out, 'C');
+	msg_u8(out, 'S');
+	msg_text(out, span_of(name));
+	msg_end(out, began);
+	if (out->failed)
+		return pass_end(pass, END_NO_MEMORY, NULL);
+	pass_put_bytes(pass, out);
+	return true;
+}
+
+/* A Parse of `stmt` under `name`; the text comes from the statement itself. */
+static bool
+pass_put_parse(struct pass *pass, struct stmt *stmt, struct span name)
+{
+	struct client *client = pass->client;
+	struct buf *out = &client->worker->scratch;
+
+	buf_clear(out);
+	msg_u8(out, 'P');
+	msg_u32(out, (uint32_t)(4 + name.len + 1 + stmt->len));
+	msg_text(out, name);
+	if (out->failed)
+		return pass_end(pass, END_NO_MEMORY, NULL);
+	pass_put_bytes(pass, out);
+	stream_put(&client->server->s, stmt->tail, stmt->len);
+	stat_add(&client->pool->shard[client->worker->index].stat,
+	    STAT_server_parse_count, 1);
+	return true;
+}
+
+/* Prepares `stmt` on the server under our name for it. The entry that is
+ * owed for it is returned; NULL: the client has ended. */
+static struct owed_entry *
+pass_prepare(struct pass *pass, struct stmt *stmt, enum owed_action action)
+{
+	struct server *server = pass->client->server;
+	char name[STMT_NAME_MAX];
+
+	while (stmt_cache_count(&server->statements) >=
+	    server->max_statements)
+		if (!pass_close_oldest(pass))
+			return NULL;
+	if (!stmt_cache_add(&server->statements, stmt)) {
+		client_end(pass->client, END_NO_MEMORY, NULL);
+		return NULL;
+	}
+	stmt_name(stmt, name);
+	if (!pass_put_parse(pass, stmt, span_of(name)))
+		return NULL;
+
+	struct owed_entry *entry = pass_owe(pass, OWED_PARSE, action);
+	if (entry != NULL)
+		entry->stmt = stmt_ref(stmt);
+	return entry;
+}
+
+/* Makes sure that the server has `stmt`. */
+static bool
+pass_ensure(struct pass *pass, struct stmt *stmt)
+{
+	return stmt_cache_has(&pass->client->server->statements, stmt) ||
+	    pass_prepare(pass, stmt, OWED_SWALLOW) != NULL;
+}
+
+/* Makes sure that the server's unnamed statement is this client's: perhaps
+ * parsed long ago, on another server; or that there is none. */
+static bool
+pass_ensure_unnamed(struct pass *pass)
+{
+	struct client *client = pass->client;
+	struct server *server = client->server;
+	struct stmt *stmt = client->unnamed;
+	struct owed_entry *entry;
+
+	if (stmt != NULL && server->unnamed == stmt)
+		return true;
+	if (stmt == NULL) {
+		static const char close_unnamed[] = "C\0\0\0\6S";
+		pass_put(pass);
+		stream_put(&server->s, close_unnamed, sizeof(close_unnamed));
+		server_set_unnamed(server, NULL);
+		return pass_owe(pass, OWED_CLOSE, OWED_SWALLOW) != NULL;
+	}
+	if (!pass_put_parse(pass, stmt, SPAN("")))
+		return false;
+	entry = pass_owe(pass, OWED_PARSE, OWED_SWALLOW);
+	if (entry == NULL)
+		return false;
+	entry->unnamed = true;
+	server_set_unnamed(server, stmt);
+	return true;
+}
+
+/* Remembers what a name stood for, should the server skip the message. */
+static bool
+pass_note_change(struct pass *pass, struct owed_entry *entry,
+    struct span name, struct stmt *was)
+{
+	entry->change = mem_zalloc(sizeof(*entry->change) + name.len);
+	if (entry->change == NULL) {
+		stmt_unref(was);
+		return pass_end(pass, END_NO_MEMORY, NULL);
+	}
+	entry->change->was = was;
+	entry->change->len = (uint32_t)name.len;
+	memcpy(entry->change->name, name.at, name.len);
+	return true;
+}
+
+static void
+pass_count_parse(const struct client *client)
+{
+	stat_add(&client->pool->shard[client->worker->index].stat,
+	    STAT_client_parse_count, 1);
+}
+
+static bool
+pass_parse_unnamed(struct pass *pass, const struct frame *frame,
+    struct span tail)
+{
+	struct client *client = pass->client;
+	struct stmt *was = client->unnamed;
+	bool same = was != NULL &&
+	    span_eq((struct span){ was->tail, was->len }, tail);
+	struct stmt *stmt = same ? was : stmt_intern(tail);
+	struct owed_entry *entry;
+
+	if (stmt == NULL)
+		return pass_end(pass, END_NO_MEMORY, NULL);
+	client->unnamed = stmt;
+	entry = pass_owe(pass, OWED_PARSE, OWED_FORWARD);
+	if (entry == NULL)
+		return false;
+	entry->unnamed = true;
+	if (!same && !pass_note_change(pass, entry, SPAN(""), was))
+		return false;
+	server_set_unnamed(client->server, stmt);
+	stat_add(&client->pool->shard[client->worker->index].stat,
+	    STAT_server_parse_count, 1);
+	return pass_as_is(pass, frame);
+}
+
+/* The name is taken: have the server say so, as it would to one that is
+ * alone with it. The text of its error gets the client's name put back. */
+static bool
+pass_parse_again(struct pass *pass, const struct frame *frame,
+    struct stmt *stmt)
+{
+	char name[STMT_NAME_MAX];
+
+	if (!pass_ensure(pass, stmt))
+		return false;
+	stmt_name(stmt, name);
+	return pass_owe(pass, OWED_PARSE, OWED_FORWARD) != NULL &&
+	    pass_put_parse(pass, stmt, span_of(name)) &&
+	    pass_drop(pass, frame);
+}
+
+static bool
+pass_parse_named(struct pass *pass, const struct frame *frame,
+    struct span name, struct span tail)
+{
+	struct client *client = pass->client;
+	struct server *server = client->server;
+	struct stmt *stmt = stmt_names_get(&client->names, name);
+	struct stmt *was;
+	struct owed_entry *entry;
+
+	if (stmt != NULL)
+		return pass_is_settled(pass, stmt) &&
+		    pass_parse_again(pass, frame, stmt);
+	stmt = stmt_intern(tail);
+	if (stmt == NULL)
+		return pass_end(pass, END_NO_MEMORY, NULL);
+	if (!pass_is_settled(pass, stmt)) {
+		stmt_unref(stmt);
+		return false;
+	}
+	if (!stmt_names_set(&client->names, name, stmt, &was)) {
+		stmt_unref(stmt);
+		return pass_end(pass, END_NO_MEMORY, NULL);
+	}
+	if (!stmt_cache_has(&server->statements, stmt)) {
+		entry = pass_prepare(pass, stmt, OWED_FORWARD);
+	} else if (server->status != 'E') {
+		entry = pass_owe(pass, OWED_PARSE, OWED_LOCAL);
+	} else {
+		/* In a failed transaction the server decides what may still
+		 * be parsed; the unnamed slot takes it, if it may. */
+		server_set_unnamed(server, NULL);
+		if (!pass_put_parse(pass, stmt, SPAN("")))
+			return false;
+		entry = pass_owe(pass, OWED_PARSE, OWED_FORWARD);
+	}
+	return entry != NULL && pass_note_change(pass, entry, name, was) &&
+	    pass_drop(pass, frame);
+}
+
+bool
+pass_parse(struct pass *pass, const struct frame *frame)
+{
+	struct client *client = pass->client;
+
+	if (frame->body > PARSE_MAX)
+		return pass_end(pass, END_TOO_LARGE, "statement text");
+	if (!pass_is_whole(pass, frame))
+		return false;
+
+	struct body body = body_of(pass_body(pass, frame));
+	struct span name = body_text(&body);
+	struct span tail = body_rest(&body);
+	if (body.bad || memchr(tail.at, '\0', tail.len) == NULL)
+		return pass_end(pass, END_PROTOCOL, "Parse");
+	if (!pass_link(pass))
+		return false;
+	if (client->server->owed.skipping)
+		return pass_as_is(pass, frame);
+	if (name.len > 0 && pass_tracks(client) &&
+	    !pass_is_certain(pass, name))
+		return false;
+
+	bool passed = !pass_tracks(client) ?
+	    pass_owe(pass, OWED_PARSE, OWED_FORWARD) != NULL &&
+	    pass_as_is(pass, frame) :
+	    name.len == 0 ? pass_parse_unnamed(pass, frame, tail) :
+	    pass_parse_named(pass, frame, name, tail);
+	if (passed)
+		pass_count_parse(client);
+	return passed;
+}
+
+/*
+ * A message that names a statement: Bind (`lead` is the portal's name) and
+ * Describe ('S' is in lead). Puts the head anew with the name that the
+ * statement has on the server, and leaves the rest as it is.
+ */
+static bool
+pass_with_name(struct pass *pass, const struct frame *frame,
+    struct span lead, struct span name, struct stmt *stmt)
+{
+	struct buf *out = &pass->client->worker->scratch;
+	size_t head = lead.len + name.len + 1;
+	char server_name[STMT_NAME_MAX];
+	size_t server_len = stmt_name(stmt, server_name);
+
+	if (!pass_ensure(pass, stmt))
+		return false;
+	buf_clear(out);
+	msg_u8(out, frame->type);
+	msg_u32(out, (uint32_t)(4 + frame->body - head + lead.len +
+	    server_len + 1));
+	buf_add_span(out, lead);
+	buf_add(out, server_name, server_len + 1);
+	if (out->failed)
+		return pass_end(pass, END_NO_MEMORY, NULL);
+	pass_put_bytes(pass, out);
+	pass->pos += FRAME_HEADER + head;
+	pass->run = pass->pos;
+	pass_step_over(pass, frame->body - head, false);
+	return true;
+}
+
+struct span
+pass_sql_name(struct span text, char *room, size_t size)
+{
+	bool quoted = text.len >= 2 && text.at[0] == '"';
+	size_t len = 0;
+
+	for (size_t i = quoted; i < text.len - quoted && len < size; i++) {
+		char c = text.at[i];
+		if (quoted && c == '"')
+			i++;		/* "" stands for one */
+		else if (!quoted && c >= 'A' && c <= 'Z')
+			c = (char)(c + 32);
+		room[len++] = c;
+	}
+	return (struct span){ room, len };
+}
+
+/*
+ * DEALLOCATE as an extended query. The names are ours to forget, not the
+ * server's: portal, description and completion are all answered in their turn,
+ * and undone with the batch if it fails. In a failed transaction the server
+ * says what it thinks of it.
+ */
+static bool
+pass_is_deallocate(const struct client *client, const struct stmt *stmt,
+    struct span portal)
+{
+	struct span name;
+	char room[PASS_SCAN_MAX];
+
+	if (portal.len > 0 || client->server->status == 'E')
+		return false;
+	if (stmt->effects == SQL_DEALLOCATE_ALL)
+		return true;
+	if (stmt->effects != SQL_DEALLOCATE)
+		return false;
+	sqlscan(stmt_sql(stmt), &name);
+	return stmt_names_get(&client->names,
+	    pass_sql_name(name, room, sizeof(room))) != NULL;
+}
+
+static bool
+pass_execute_deallocate(struct pass *pass, const struct frame *frame)
+{
+	struct client *client = pass->client;
+	struct stmt *stmt = client->server->local_portal;
+	struct owed_entry *entry = pass_owe(pass, OWED_EXECUTE, OWED_LOCAL);
+	struct stmt *was = NULL;
+	struct span name;
+	char room[PASS_SCAN_MAX];
+
+	if (entry == NULL)
+		return false;
+	entry->clears = stmt->effects == SQL_DEALLOCATE_ALL;
+	if (!entry->clears) {
+		sqlscan(stmt_sql(stmt), &name);
+		name = pass_sql_name(name, room, sizeof(room));
+		stmt_names_set(&client->names, name, NULL, &was);
+		if (!pass_note_change(pass, entry, name, was))
+			return false;
+	}
+	return pass_drop(pass, frame);
+}
+
+/* The client's own name that means none of its statements must not mean one
+ * of ours on the server. */
+static bool
+pass_is_foreign(struct span name)
+{
+	return span_starts_case(name, STMT_PREFIX);
+}
+
+bool
+pass_bind(struct pass *pass, const struct frame *frame)
+{
+	struct client *client = pass->client;
+	struct body body = body_of(pass_body(pass, frame));
+	struct span portal = body_text(&body);
+	struct span name = body_text(&body);
+
+	if (body.bad && !pass_is_whole(pass, frame) &&
+	    pass_available(pass) < NAMES_MAX)
+		return false;
+	if (body.bad)
+		return pass_end(pass, END_PROTOCOL, "Bind");
+	if (!pass_link(pass))
+		return false;
+
+	struct server *server = client->server;
+	if (server->owed.skipping)
+		return pass_as_is(pass, frame);
+	if (pass_tracks(client) && !pass_is_certain(pass, name))
+		return false;
+
+	struct stmt *stmt = NULL;
+	if (pass_tracks(client) && name.len == 0) {
+		if (!pass_ensure_unnamed(pass))
+			return false;
+		stmt = client->unnamed;
+	} else if (pass_tracks(client)) {
+		stmt = stmt_names_get(&client->names, name);
+		if (stmt == NULL && pass_is_foreign(name))
+			return pass_end(pass, END_PROTOCOL, "statement name");
+		if (!pass_is_settled(pass, stmt))
+			return false;
+	}
+	stat_add(&client->pool->shard[client->worker->index].stat,
+	    STAT_bind_count, 1);
+	if (stmt != NULL && stmt->effects & SQL_END)
+		server->commit_sent = true;
+	server->bound_effects = stmt != NULL ? stmt->effects : 0;
+	if (portal.len == 0)
+		server_set_local_portal(server, NULL);
+	if (stmt != NULL && pass_is_deallocate(client, stmt, portal)) {
+		server_set_local_portal(server, stmt);
+		return pass_owe(pass, OWED_BIND, OWED_LOCAL) != NULL &&
+		    pass_drop(pass, frame);
+	}
+
+	bool passed = stmt == NULL || name.len == 0 ?
+	    pass_as_is(pass, frame) :
+	    pass_with_name(pass, frame, (struct span){ portal.at,
+	    portal.len + 1 }, name, stmt);
+	return passed && pass_owe(pass, OWED_BIND, OWED_FORWARD) != NULL;
+}
+
+/* 'S' or 'P' and a name; false: not all there, or the client has ended. */
+static bool
+pass_target(struct pass *pass, const struct frame *frame, uint8_t *ret_what,
+    struct span *ret_name)
+{
+	if (frame->body > NAMES_MAX)
+		return pass_end(pass, END_TOO_LARGE, "name");
+	if (!pass_is_whole(pass, frame))
+		return false;
+
+	struct body body = body_of(pass_body(pass, frame));
+	*ret_what = body_u8(&body);
+	*ret_name = body_text(&body);
+	if (!body_is_done(&body))
+		return pass_end(pass, END_PROTOCOL, "Describe or Close");
+	return pass_link(pass);
+}
+
+bool
+pass_describe(struct pass *pass, const struct frame *frame)
+{
+	struct client *client = pass->client;
+	struct stmt *stmt = NULL;
+	struct span name;
+	uint8_t what;
+
+	if (!pass_target(pass, frame, &what, &name))
+		return false;
+	if (client->server->owed.skipping)
+		return pass_as_is(pass, frame);
+	if (what == 'P' && name.len == 0 &&
+	    client->server->local_portal != NULL)
+		return pass_owe(pass, OWED_DESCRIBE, OWED_LOCAL) != NULL &&
+		    pass_drop(pass, frame);
+	if (what == 'S' && pass_tracks(client) &&
+	    !pass_is_certain(pass, name))
+		return false;
+	if (what == 'S' && pass_tracks(client) && name.len == 0) {
+		if (!pass_ensure_unnamed(pass))
+			return false;
+	} else if (what == 'S' && pass_tracks(client)) {
+		stmt = stmt_names_get(&client->names, name);
+		if (stmt == NULL && pass_is_foreign(name))
+			return pass_end(pass, END_PROTOCOL, "statement name");
+		if (!pass_is_settled(pass, stmt))
+			return false;
+	}
+
+	bool passed = stmt == NULL ? pass_as_is(pass, frame) :
+	    pass_with_name(pass, frame, SPAN("S"), name, stmt);
+	return passed && pass_owe(pass, OWED_DESCRIBE, OWED_FORWARD) != NULL;
+}
+
+bool
+pass_close(struct pass *pass, const struct frame *frame)
+{
+	struct client *client = pass->client;
+	struct owed_entry *entry;
+	struct span name;
+	uint8_t what;
+
+	if (!pass_target(pass, frame, &what, &name))
+		return false;
+	if (client->server->owed.skipping)
+		return pass_as_is(pass, frame);
+	if (what != 'S' || !pass_tracks(client))
+		return pass_owe(pass, OWED_CLOSE, OWED_FORWARD) != NULL &&
+		    pass_as_is(pass, frame);
+	if (!pass_is_certain(pass, name))
+		return false;
+	if (name.len == 0) {
+		entry = pass_owe(pass, OWED_CLOSE, OWED_FORWARD);
+		if (entry == NULL ||
+		    !pass_note_change(pass, entry, name, client->unnamed))
+			return false;
+		client->unnamed = NULL;
+		server_set_unnamed(client->server, NULL);
+		return pass_as_is(pass, frame);
+	}
+
+	/* The statement stays on the server, for others and for later. */
+	struct stmt *was = NULL;
+	entry = pass_owe(pass, OWED_CLOSE, OWED_LOCAL);
+	return entry != NULL &&
+	    stmt_names_set(&client->names, name, NULL, &was) &&
+	    pass_note_change(pass, entry, name, was) && pass_drop(pass, frame);
+}
+
+void
+pass_note_effects(struct owed_entry *entry, uint32_t effects)
+{
+	entry->clears = effects & (SQL_DEALLOCATE_ALL | SQL_DISCARD_ALL);
+	entry->discards = effects & SQL_DISCARD_ALL;
+}
+
+bool
+pass_execute(struct pass *pass, const struct frame *frame)
+{
+	struct server *server;
+	struct owed_entry *entry;
+
+	if (!pass_link(pass))
+		return false;
+	server = pass->client->server;
+	if (server->local_portal != NULL && !server->owed.skipping &&
+	    frame->body == 5)		/* the unnamed portal's */
+		return pass_execute_deallocate(pass, frame);
+	if (!server->owed.skipping) {
+		entry = pass_owe(pass, OWED_EXECUTE, OWED_FORWARD);
+		if (entry == NULL)
+			return false;
+		pass_note_effects(entry, server->bound_effects);
+	}
+	return pass_as_is(pass, frame);
+}
