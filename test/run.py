@@ -122,15 +122,16 @@ def unit(tally, name="unit", folder=".", *arguments):
 
 
 def pytest(tally, name, program, *arguments):
-    """pytest in the foreground: its dots are all there is to see for a
-    while."""
+    """pytest in the foreground, as its dots are all there is to see for a
+    while; two tests at a time, as they mostly wait."""
     report = os.path.join(TOP, "build", f"{name}.xml")
     if os.path.exists(report):
         os.remove(report)
     os.makedirs(os.path.dirname(report), exist_ok=True)
     subprocess.run(
         [PYTHON, "-B", "-m", "pytest", "-q", "--color=no", "-p",
-         "no:cacheprovider", "-o", f"timeout={SECONDS_A_TEST}",
+         "no:cacheprovider", "-n", str(max(os.cpu_count() or 1, 2)),
+         "-o", f"timeout={SECONDS_A_TEST}",
          "--tb=short", f"--junitxml={report}", *arguments, "test/e2e"],
         cwd=TOP, check=False,
         env={**os.environ, "PGSLUICE": os.path.join(TOP, program)})

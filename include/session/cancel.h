@@ -15,5 +15,8 @@ void cancel_request(struct client *canceller, uint32_t pid, struct span key);
 /* Sends a CancelRequest for what the server runs now. While one is on its
  * way (server->cancels) the server is not given to anybody. */
 void cancel_server(struct server *server);
+/* Our own query in front of the client's has ended, or the link has: a cancel
+ * that came meanwhile is sent now, or is void. */
+void cancel_put_off_ended(struct server *server, bool send);
 
 #endif

@@ -44,6 +44,7 @@ struct owed_entry {
 					 * all the client's names */
 	bool discards;			/* DISCARD ALL: puts parameters back */
 	bool unnamed;			/* PARSE of the unnamed statement */
+	bool ends;			/* a COMMIT, or it may be one */
 	struct stmt *stmt;		/* PARSE, CLOSE of ours; a reference */
 	struct owed_change *change;	/* NULL = nothing to undo */
 };
@@ -87,6 +88,8 @@ bool owed_is_uncertain(const struct owed *owed, const char *name, size_t len);
 /* The same for a statement that is being prepared or closed on the server. */
 bool owed_is_pending(const struct owed *owed, const struct stmt *stmt);
 bool owed_is_clear(const struct owed *owed);
+/* May what is owed end a transaction? */
+bool owed_may_end(const struct owed *owed);
 void owed_change_free(struct owed_change *change);
 
 #endif

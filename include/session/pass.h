@@ -14,10 +14,13 @@
 #include "wire/frame.h"
 
 struct client;
+struct server;
 
 /* A simple query up to this size is looked at for DEALLOCATE and COMMIT; so
  * no name in one is longer. */
 #define PASS_SCAN_MAX 256
+/* Inside a transaction, a longer one up to this size: for COMMIT alone. */
+#define PASS_SCAN_LONG_MAX 16384
 
 /* The walk through one read. */
 struct pass {
@@ -53,8 +56,9 @@ bool pass_link(struct pass *pass);
 /* Notes a debt; NULL: the client has ended for want of memory. */
 struct owed_entry *pass_owe(struct pass *pass, enum owed_kind kind,
     enum owed_action action);
-/* Notes with what is owed that it will take all the client's names. */
-void pass_note_effects(struct owed_entry *entry, uint32_t effects);
+/* Notes with what is owed what the statement does beside answering. */
+void pass_note_effects(struct server *server, struct owed_entry *entry,
+    uint32_t effects);
 /* Are this client's statements tracked by us? */
 bool pass_tracks(const struct client *client);
 /* The name as SQL means it: unquoted, or folded to lower case. */

@@ -2,6 +2,7 @@
 #ifndef SESSION_RELAY_H
 #define SESSION_RELAY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,6 +17,8 @@ struct relay {
 
 /* Bytes from a client that has logged in. Returns how many were consumed. */
 size_t relay_client(struct client *client, const char *at, size_t len);
+/* Has a client that waits sent the whole message that it waits with? */
+bool relay_has_request(const struct client *client);
 /* Bytes from a server that has logged in. */
 size_t relay_server(struct server *server, const char *at, size_t len);
 /* Answers what needs no server, when nothing else is owed before it. */

@@ -34,7 +34,7 @@ struct server {
 	bool uncounted;			/* its failure has told the pool */
 	bool tainted;			/* not for anybody else: close it */
 	bool is_local;			/* unix socket or loopback */
-	bool commit_sent;		/* what it owes may have committed */
+	bool commit_sent;		/* since the last Z, or it is owed */
 	bool unproven;			/* the parameters sent may be refused */
 	struct stream s;
 	struct worker *worker;
@@ -53,6 +53,8 @@ struct server {
 	struct stmt *unnamed;		/* in its unnamed slot; or unknown */
 	struct vars *vars;		/* what its session differs by */
 	struct vars *baseline;		/* what it reported at login */
+	bool cancel_wanted;		/* when our own query has ended */
+	uint64_t cancel_for;		/* ... for this canceller, or 0 */
 	unsigned cancels;		/* on their way; not given meanwhile */
 	uint32_t pid;			/* of the backend */
 	unsigned char key[256];		/* its cancel key */

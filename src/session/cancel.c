@@ -241,10 +241,43 @@ cancel_start(struct server *server, uint64_t canceller)
 	return true;
 }
 
+/*
+ * A cancel means the client's request. If it struck a query of ours that runs
+ * in front of it, the request would be run all the same, in a session that is
+ * not the client's. It waits until ours has ended.
+ */
+static bool
+cancel_put_off(struct server *server, uint64_t canceller)
+{
+	const struct owed_entry *head = owed_head(&server->owed);
+
+	if (server->client == NULL || head == NULL ||
+	    head->kind != OWED_QUERY || head->action != OWED_SWALLOW)
+		return false;
+	canceller_release(server->cancel_for);
+	server->cancel_wanted = true;
+	server->cancel_for = canceller;
+	return true;
+}
+
+void
+cancel_put_off_ended(struct server *server, bool send)
+{
+	uint64_t canceller = server->cancel_for;
+
+	if (!server->cancel_wanted)
+		return;
+	server->cancel_wanted = false;
+	server->cancel_for = 0;
+	if (!send || !cancel_start(server, canceller))
+		canceller_release(canceller);
+}
+
 void
 cancel_server(struct server *server)
 {
-	cancel_start(server, 0);
+	if (!cancel_put_off(server, 0))
+		cancel_start(server, 0);
 }
 
 /*
@@ -256,12 +289,15 @@ static bool
 cancel_client(struct client *client, uint64_t canceller)
 {
 	if (client->state == CLIENT_WAITING) {
-		client_end(client, END_WAIT_CANCELLED, NULL);
+		/* No answer comes before its question is complete. */
+		if (relay_has_request(client))
+			client_end(client, END_WAIT_CANCELLED, NULL);
 		return false;
 	}
 	if (client->server == NULL || client->server->owed.count == 0)
 		return false;
-	return cancel_start(client->server, canceller);
+	return cancel_put_off(client->server, canceller) ||
+	    cancel_start(client->server, canceller);
 }
 
 static bool

@@ -86,11 +86,12 @@ link_put_vars(struct server *server, struct client *client)
 void
 link_vars_accepted(struct server *server)
 {
-	server->unproven = false;
-	if (server->client == NULL)
-		return;
-	vars_prove(server->client->vars, server->pool);
-	stream_resume(&server->client->s, PAUSE_ANSWER);
+	if (server->unproven) {
+		server->unproven = false;
+		vars_prove(server->client->vars, server->pool);
+		stream_resume(&server->client->s, PAUSE_ANSWER);
+	}
+	cancel_put_off_ended(server, true);
 }
 
 static bool
@@ -223,6 +224,7 @@ link_take(struct client *client)
 		return link_join(server, client);
 	if (client->state == CLIENT_IDLE) {
 		client_move(client, CLIENT_WAITING);
+		client->notified = false;
 		stream_pause(&client->s, PAUSE_NO_SERVER);
 		client_arm(client);
 	}
@@ -280,6 +282,7 @@ link_query_ended(struct client *client)
 	}
 }
 
+/* A session lasts until its client goes, by itself or at a shutdown. */
 bool
 link_is_over(const struct client *client)
 {
@@ -288,7 +291,8 @@ link_is_over(const struct client *client)
 	return server->status == 'I' && server->owed.count == 0 &&
 	    !server->owed.batch_open && !server->unproven &&
 	    client->relay.left == 0 && server->relay.left == 0 &&
-	    pool_mode(client->pool) != POOL_SESSION;
+	    (pool_mode(client->pool) != POOL_SESSION ||
+	    client_should_leave(client));
 }
 
 /* Takes the two apart; each is in a state to be decided by the caller. */
@@ -298,6 +302,8 @@ link_undo(struct client *client)
 	struct server *server = client->server;
 
 	check(server->client == client);
+	cancel_put_off_ended(server, false);
+	server->unproven = false;
 	client->pool->shard[client->worker->index].active--;
 	server->client = NULL;
 	client->server = NULL;
@@ -329,12 +335,14 @@ void
 link_part(struct client *client)
 {
 	struct server *server = client->server;
-
 	const struct conf_options *o = &server->worker->setup->conf->o;
+	bool reset = o->server_reset_query[0] != '\0' &&
+	    (o->server_reset_query_always ||
+	    pool_mode(client->pool) == POOL_SESSION);
 
 	link_undo(client);
 	client_move(client, CLIENT_IDLE);
-	if (o->server_reset_query_always && o->server_reset_query[0] != '\0')
+	if (reset)
 		link_reset(server, true);
 	else
 		server_move(server, SERVER_FREE);

@@ -232,19 +232,18 @@ login_welcome(struct client *client)
 		pool_welcome_unref(welcome);
 		return;
 	}
+	if (!login->welcome_wanted) {
+		login->welcome_wanted = true;
+		pool->welcome_wanted++;
+	}
+	/* One that is sent away has the server tried again, for the next. */
+	worker_open_servers(client->worker, pool);
 	if (pool_is_hopeless(pool, clock_us())) {
-		if (pool_may_open(pool))
-			server_open(client->worker, pool);
 		client_end_trouble(client, END_SERVER_DOWN_LOGIN);
 		return;
 	}
 	if (client->state != CLIENT_WELCOME)
 		client_move(client, CLIENT_WELCOME);
-	if (!login->welcome_wanted) {
-		login->welcome_wanted = true;
-		pool->welcome_wanted++;
-	}
-	worker_open_servers(client->worker, pool);
 }
 
 void
@@ -301,6 +300,17 @@ login_console(struct client *client)
 	process.console_enter(client);
 }
 
+/* A copy of the name is told: the login is gone by then. */
+static void
+login_no_database(struct client *client)
+{
+	char message[320];
+
+	snprintf(message, sizeof(message), "no such database: %.200s",
+	    client->login->database);
+	client_end_as(client, END_NO_DATABASE, "3D000", message);
+}
+
 /* The client is who it says. Sets its identity, here and nowhere else. */
 static void
 login_verified(struct client *client)
@@ -316,7 +326,7 @@ login_verified(struct client *client)
 	}
 	db = conf_find_database(setup->conf, span_of(login->database));
 	if (db == NULL) {
-		client_end(client, END_NO_DATABASE, login->database);
+		login_no_database(client);
 		return;
 	}
 	client->pool = pool_get(setup->conf, db, span_of(login->database),

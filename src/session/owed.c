@@ -178,6 +178,15 @@ owed_is_clear(const struct owed *owed)
 	return owed->count == owed->local;
 }
 
+bool
+owed_may_end(const struct owed *owed)
+{
+	for (uint32_t i = 0; i < owed->count; i++)
+		if (owed_at(owed, i)->ends)
+			return true;
+	return false;
+}
+
 void
 owed_change_free(struct owed_change *change)
 {

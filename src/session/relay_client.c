@@ -37,6 +37,9 @@
 #include "wire/frame.h"
 #include "wire/sqlscan.h"
 
+/* A message up to this size has to be there before a server is taken. */
+#define WAIT_WHOLE_MAX 8192
+
 void
 pass_put(struct pass *pass)
 {
@@ -242,6 +245,25 @@ pass_deallocate(struct pass *pass, const struct frame *frame,
 	return true;
 }
 
+/*
+ * A long text is looked at only inside a transaction, and only for whether it
+ * may be the one that commits it: should the server be lost now, that is the
+ * difference between "it is rolled back" and "nobody knows".
+ */
+static uint32_t
+pass_scan_long(const struct pass *pass, const struct frame *frame)
+{
+	const struct server *server = pass->client->server;
+	struct span sql = pass_body(pass, frame);
+
+	if (server->status == 'I' && server->owed.count == 0)
+		return 0;
+	if (!pass_is_whole(pass, frame) || sql.len > PASS_SCAN_LONG_MAX)
+		return SQL_UNKNOWN;
+	sql.len = strnlen(sql.at, sql.len);
+	return sqlscan(sql, NULL) & SQL_END;
+}
+
 static bool
 pass_query(struct pass *pass, const struct frame *frame)
 {
@@ -271,8 +293,8 @@ pass_query(struct pass *pass, const struct frame *frame)
 	struct server *server = client->server;
 	if (server->owed.skipping)
 		return pass_as_is(pass, frame);
-	if (effects & SQL_END)
-		server->commit_sent = true;
+	if (frame->body >= PASS_SCAN_MAX)
+		effects = pass_scan_long(pass, frame);
 	/* A simple query takes the unnamed statement with it. */
 	stmt_unref(client->unnamed);
 	client->unnamed = NULL;
@@ -281,7 +303,7 @@ pass_query(struct pass *pass, const struct frame *frame)
 	struct owed_entry *entry = pass_owe(pass, OWED_QUERY, OWED_FORWARD);
 	if (entry == NULL)
 		return false;
-	pass_note_effects(entry, effects);
+	pass_note_effects(server, entry, effects);
 	return pass_as_is(pass, frame);
 }
 
@@ -401,6 +423,10 @@ pass_message(struct pass *pass)
 	if (client->state == CLIENT_REFUSED ||
 	    client->state == CLIENT_SKIPPING)
 		return pass_refused(pass, &frame);
+	/* One that sends slowly holds no server meanwhile. */
+	if (client->server == NULL && frame.body <= WAIT_WHOLE_MAX &&
+	    !pass_is_whole(pass, &frame))
+		return false;
 	return handler(pass, &frame);
 }
 
@@ -412,6 +438,16 @@ pass_was_refused(const struct pass *pass)
 
 	return pass->client->state == CLIENT_REFUSED && have >= FRAME_HEADER &&
 	    pass->client->relay.left == 0;
+}
+
+bool
+relay_has_request(const struct client *client)
+{
+	const struct buf *held = &client->s.held;
+	struct frame frame;
+
+	return frame_peek(held->at, held->len, &frame) == FRAME_OK &&
+	    held->len - FRAME_HEADER >= frame.body;
 }
 
 size_t

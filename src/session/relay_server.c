@@ -452,14 +452,15 @@ reply_ready(struct reply *reply, const struct frame *frame)
 
 	bool forward = head->action == OWED_FORWARD;
 	server->status = status;
-	server->commit_sent = false;
 	server->owed.copy_in = false;
 	owed_settle(server);
+	server->commit_sent = server->commit_sent &&
+	    owed_may_end(&server->owed);
 	server_set_local_portal(server, NULL);
 	server->owed.batch_open = !owed_is_clear(&server->owed);
 	if (forward && server->client != NULL)
 		link_query_ended(server->client);
-	else if (server->unproven)
+	else if (server->client != NULL)
 		link_vars_accepted(server);
 	return forward ? REPLY_PASS : REPLY_SWALLOW;
 }

@@ -441,9 +441,7 @@ pass_bind(struct pass *pass, const struct frame *frame)
 	}
 	stat_add(&client->pool->shard[client->worker->index].stat,
 	    STAT_bind_count, 1);
-	if (stmt != NULL && stmt->effects & SQL_END)
-		server->commit_sent = true;
-	server->bound_effects = stmt != NULL ? stmt->effects : 0;
+	server->bound_effects = stmt != NULL ? stmt->effects : SQL_UNKNOWN;
 	if (portal.len == 0)
 		server_set_local_portal(server, NULL);
 	if (stmt != NULL && pass_is_deallocate(client, stmt, portal)) {
@@ -548,8 +546,11 @@ pass_close(struct pass *pass, const struct frame *frame)
 }
 
 void
-pass_note_effects(struct owed_entry *entry, uint32_t effects)
+pass_note_effects(struct server *server, struct owed_entry *entry,
+    uint32_t effects)
 {
+	entry->ends = effects & (SQL_END | SQL_UNKNOWN);
+	server->commit_sent = server->commit_sent || entry->ends;
 	entry->clears = effects & (SQL_DEALLOCATE_ALL | SQL_DISCARD_ALL);
 	entry->discards = effects & SQL_DISCARD_ALL;
 }
@@ -570,7 +571,7 @@ pass_execute(struct pass *pass, const struct frame *frame)
 		entry = pass_owe(pass, OWED_EXECUTE, OWED_FORWARD);
 		if (entry == NULL)
 			return false;
-		pass_note_effects(entry, server->bound_effects);
+		pass_note_effects(server, entry, server->bound_effects);
 	}
 	return pass_as_is(pass, frame);
 }

@@ -131,8 +131,10 @@ server_close(struct server *server, const char *why)
 		    sizeof(prefix)), "closing because: %s (age=%llus)", why,
 		    (unsigned long long)((clock_us() - server->opened_us) /
 		    1000000));
-	if (server->owed.count == 0 && server->s.state == STREAM_OPEN &&
-	    server->state >= SERVER_FREE)
+	/* Only to a server that waits for a message: behind half of a client's
+	 * message these bytes would make it whole, and have it run. */
+	if ((server->state == SERVER_FREE || server->state == SERVER_IDLE) &&
+	    server->s.state == STREAM_OPEN)
 		stream_send(&server->s, terminate, sizeof(terminate));
 	stream_close(&server->s);
 	loop_timer_clear(&server->timer);
@@ -199,6 +201,10 @@ server_lost_ending(const struct server *server)
 	if (server->status != 'I')
 		return server->commit_sent ? END_COMMIT_LOST :
 		    END_SERVER_LOST_IN_TX;
+	/* In session mode there was more than a transaction to lose. */
+	if (pool_mode(server->pool) == POOL_SESSION)
+		return server->owed.count == 0 ? END_SERVER_LOST_SESSION :
+		    END_COMMIT_LOST;
 	if (server->owed.count == 0)
 		return END_SERVER_LOST;
 	return END_SERVER_LOST_UNKNOWN;
@@ -456,6 +462,12 @@ server_own_query_failed(struct server *server,
 
 	char sqlstate[6] = "22023";
 	char message[256];
+	if (!server->unproven) {
+		/* What was accepted before is not now, and the request is
+		 * with the server already. */
+		client_end(client, END_VARS_LOST, NULL);
+		return;
+	}
 	if (fields->sqlstate.len == 5)
 		memcpy(sqlstate, fields->sqlstate.at, 5);
 	snprintf(message, sizeof(message), "%.*s", SPAN_ARG(fields->message));

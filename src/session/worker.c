@@ -440,18 +440,26 @@ workers_configure(struct setup *setup)
 	setup_unref(setup);
 }
 
+/* A client in a transaction, or in line for one, may finish it. */
+static bool
+client_may_stay(const struct client *client)
+{
+	return process.leaving < LEAVING_NOW &&
+	    (client->state == CLIENT_WAITING ||
+	    (client->state == CLIENT_ACTIVE && !link_is_over(client)));
+}
+
 static void
 worker_leave(struct worker *worker, void *arg)
 {
 	(void)arg;
-	for (int state = 0; state < CLIENT_CLOSING; state++) {
-		bool busy = state == CLIENT_ACTIVE || state == CLIENT_WAITING;
-		if (busy && process.leaving < LEAVING_NOW)
-			continue;
-		list_each(node, &worker->clients[state])
-			client_end(container_of(node, struct client, node),
-			    END_SHUTDOWN, NULL);
-	}
+	for (int state = 0; state < CLIENT_CLOSING; state++)
+		list_each(node, &worker->clients[state]) {
+			struct client *client =
+			    container_of(node, struct client, node);
+			if (!client_may_stay(client))
+				client_end(client, END_SHUTDOWN, NULL);
+		}
 	loop_defer(worker->loop, &worker->reaper);
 	if (process.leaving == LEAVING_NOW)
 		loop_stop(worker->loop);

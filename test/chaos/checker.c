@@ -217,6 +217,10 @@ client_connect(struct client *c)
 	c->want = 0;
 }
 
+static void client_advance(struct client *c);
+
+static void client_advance(struct client *c);
+
 static void
 client_write(struct client *c)
 {
@@ -252,6 +256,9 @@ client_write(struct client *c)
 		return;
 	}
 	client_wants(c);
+	/* All answers may have come before all was said: COPY data. */
+	if (c->sent >= limit)
+		client_advance(c);
 }
 
 static void
@@ -333,21 +340,23 @@ client_advance(struct client *c)
 
 	if (c->state != CLIENT_BUSY && c->state != CLIENT_LOGIN)
 		return;
+	/* The answer may be there before all of the question is sent: an
+	 * error, or a cancel. What was begun must be sent to its end. */
+	if (c->wake_us == 0 && c->sent < p->steps[step].out_end) {
+		client_wants(c);
+		return;
+	}
 	while (step < p->step_count && c->want >= p->steps[step].want_end)
 		step++;
-	if (step == p->step_count) {
-		client_finish_plan(c);
-	} else if (c->struck && step != c->step && c->want > 0 &&
-	    p->wants[c->want - 1].type == 'Z') {
-		client_finish_plan(c);	/* the rest would build on it */
-	} else if (step != c->step || c->sent < p->steps[step].out_end) {
-		bool stepped = step != c->step;
-
+	/* At the end, or where the rest would build on what was struck; but
+	 * never in the middle of a message. */
+	if (step == p->step_count || (c->struck && step != c->step &&
+	    c->want > 0 && p->wants[c->want - 1].type == 'Z')) {
+		if (c->sent >= p->steps[c->step].out_end)
+			client_finish_plan(c);
+	} else if (step != c->step) {
 		c->step = step;
-		if (stepped)
-			client_begin_step(c);
-		else
-			client_wants(c);
+		client_begin_step(c);
 	}
 }
 

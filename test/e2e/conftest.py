@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, os.path.dirname(__file__))
 
 # pylint: disable=wrong-import-position
+from login_tools import make_authority  # noqa: E402
 from pgsluice import PgBouncer, Pgsluice, Postgres  # noqa: E402
 
 
@@ -53,6 +54,12 @@ def postgres_tls():
 def postgres_18():
     """Postgres 18 without TLS."""
     yield from run_postgres(version="18")
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    """Certificates for pgsluice and for its clients; see login_tools."""
+    return make_authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(params=["pg15", "pg18"])

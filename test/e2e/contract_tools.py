@@ -3,6 +3,7 @@ told, queries that last until they are let go, and a door before Postgres."""
 
 import contextlib
 import itertools
+import select
 import socket
 import struct
 import threading
@@ -10,7 +11,7 @@ import threading
 import pytest
 
 import wire
-from pgsluice import secret, wait_until
+from pgsluice import DATABASES, secret, wait_until
 
 
 # What a client is told
@@ -45,9 +46,9 @@ def loses_its_connection(client, sqlstate):
 
 
 def is_told_and_stays(client, sqlstate, sql="SELECT 1"):
-    """A simple query is answered by this ERROR, and the phase is kept."""
+    """A simple query is answered by this ERROR, and by its ReadyForQuery."""
     answer = client.query(sql)
-    assert client.shapes(answer) == "EZ", answer
+    assert client.shapes(answer)[-2:] == "EZ", answer
     assert answer[-1].status == "I"
     return told(answer, "ERROR", sqlstate)
 
@@ -65,6 +66,11 @@ def only_sync_brings_ready(client):
                 wire.sync())
     assert client.shapes(client.until_ready()) == "Z"
     assert client.shapes(client.until_ready()) == "12TDCZ"
+
+
+def has_news(client):
+    """Has anything come for this client, be it the end?"""
+    return bool(select.select([client.sock], [], [], 0)[0])
 
 
 # Clients that do something for a while
@@ -169,6 +175,13 @@ def error_response(sqlstate, text, severity="FATAL"):
     fields = {"S": severity, "V": severity, "C": sqlstate, "M": text}
     return wire.message("E", *(name.encode() + wire.text(value)
                                for name, value in fields.items()), b"\0")
+
+
+def before(server, **settings):
+    """[databases] for a pooler before this server, or door."""
+    more = "".join(f" {name}={value}" for name, value in settings.items())
+    return {name: f"host=127.0.0.1 port={server.port}{more}"
+            for name in DATABASES}
 
 
 class Door:

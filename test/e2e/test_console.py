@@ -240,7 +240,7 @@ def test_commands_byte_by_byte_are_answered(admin):
 def test_one_that_does_not_read_is_not_read_from(pgsluice, admin):
     """As much is asked as the sockets take; then everything is answered."""
     with pgsluice.connect("admin", "pgsluice") as session:
-        session.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        session.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
         session.sock.settimeout(1)
         request = wire.query("SHOW CONFIG -- " + "x" * 4000)
         sent = 0

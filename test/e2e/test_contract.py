@@ -9,10 +9,10 @@ import pytest
 
 import wire
 from contract_tools import (
-    Door, Slow, backend, batch, cancel, error_response, free_again, holding,
-    is_told_and_stays, length_only, loses_its_connection, only_sync_brings_ready,
-    refused, terminate, told, wait_in_line)
-from pgsluice import DATABASES, Postgres, secret, wait_until
+    Door, Slow, backend, batch, before, cancel, error_response, free_again,
+    has_news, holding, is_told_and_stays, length_only, loses_its_connection,
+    only_sync_brings_ready, refused, terminate, told, wait_in_line)
+from pgsluice import Postgres, secret, wait_until
 
 pytestmark = pytest.mark.core
 
@@ -232,13 +232,6 @@ def test_a_server_that_will_do_better_soon_is_waited_for(
             assert client.shapes(client.until_ready()) == "TDCZ"
 
 
-def before(door, **settings):
-    """[databases] for a pooler behind a door."""
-    more = "".join(f" {name}={value}" for name, value in settings.items())
-    return {name: f"host=127.0.0.1 port={door.port}{more}"
-            for name in DATABASES}
-
-
 def test_a_server_that_stays_full_is_told_as_57P03_with_its_words(
         start_pgsluice, postgres):
     with Door(postgres) as door:
@@ -318,7 +311,7 @@ def test_a_server_lost_under_an_autocommit_query_is_told_as_08007(
         client.send(wire.query(slow.sql))
         slow.terminate()
         answer = client.until_ready()
-        assert client.shapes(answer) == "EZ" and answer[-1].status == "I"
+        assert answer[-1].status == "I"
         fields = told(answer, "ERROR", "08007")
         assert "terminating connection" in fields["D"]
         assert client.value("SELECT 7") == "7"
@@ -553,25 +546,12 @@ def test_a_transaction_that_takes_too_long_ends_with_25P04(
 
 def test_transactions_in_a_row_are_not_one_that_takes_too_long(
         start_pgsluice):
-    pooler = start_pgsluice(users={"app": "transaction_timeout=300ms"})
+    pooler = start_pgsluice(transaction_timeout="200ms")
     with pooler.connect() as client, holding(pooler) as clock:
-        with pytest.raises(wire.Closed):
-            while True:
-                assert client.value("SELECT 7") == "7"
-                if ended(clock):
-                    clock.receive(1 << 20)
+        while not has_news(clock):
+            assert client.value("SELECT 7") == "7"
+        loses_its_connection(clock, "25P04")
         assert client.value("SELECT 7") == "7"
-
-
-def ended(client):
-    """Has anything come for this client?"""
-    client.sock.setblocking(False)
-    try:
-        return client.sock.recv(1) is not None
-    except BlockingIOError:
-        return False
-    finally:
-        client.sock.settimeout(wire.TIME_LIMIT)
 
 
 def test_one_idle_too_long_ends_with_57P05_but_not_in_a_transaction(
@@ -666,9 +646,10 @@ def test_a_drain_ends_at_shutdown_timeout(start_pgsluice):
 def test_a_second_request_or_sigquit_ends_at_once(start_pgsluice, numbers):
     pooler = start_pgsluice(shutdown_timeout=0)
     with holding(pooler) as busy, pooler.connect() as idle:
-        for number in numbers:
+        pooler.send_signal(numbers[0])
+        loses_its_connection(idle, "57P01")
+        for number in numbers[1:]:
             pooler.send_signal(number)
-            loses_its_connection(idle, "57P01")
         loses_its_connection(busy, "57P01")
         assert pooler.wait_end() == 0
 
@@ -821,7 +802,7 @@ def test_an_unknown_user_sees_the_same_scram_exchange_each_time(pgsluice):
 
 def test_an_unknown_database_is_told_after_the_login(pgsluice):
     fields = refused(pgsluice, "3D000", database="not_there")
-    assert "not_there" in fields["M"] + fields.get("D", "")
+    assert fields["M"] == "no such database: not_there"
     refused(pgsluice, "28P01", database="not_there", password="wrong")
 
 
