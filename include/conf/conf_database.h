@@ -25,6 +25,10 @@ bool conf_database_parse(struct conf_database *database, struct span text,
 bool conf_database_resolve(struct conf_database *database,
     const struct conf_options *options);
 
+/* Do both mean the same server, logged in to in the same way? */
+bool conf_database_is_same_server(const struct conf_database *a,
+    const struct conf_database *b);
+
 struct conf_user *conf_user_create(struct span name);
 struct conf_user *conf_user_copy(const struct conf_user *from);
 void conf_user_destroy(struct conf_user *user);

@@ -71,6 +71,8 @@ struct loop_mail {
 };
 
 void loop_post(struct loop *loop, struct loop_mail *mail);
+/* At exit, when the loop does not run any more: reads what has come. */
+void loop_drain(struct loop *loop);
 
 /*
  * Jobs that would stall a loop (PBKDF2, name look-ups, files, commands) run

@@ -166,6 +166,8 @@ void stream_local_address(const struct stream *s, union stream_address *ret);
 bool stream_is_unix(const struct stream *s);
 /* uid of the process at the other end of a unix socket; false: unknown */
 bool stream_peer_uid(const struct stream *s, uint32_t *ret_uid);
+/* The name that the system has for that uid; false: none that fits. */
+bool stream_peer_user(const struct stream *s, char *name, size_t size);
 /* "127.0.0.1" / "::1" / "unix", and the port (0 for unix). */
 void address_print(const union stream_address *address, char *text,
     size_t size, unsigned *ret_port);

@@ -69,6 +69,7 @@ struct pool_quota {
 	char *name;
 	_Atomic int servers;
 	_Atomic int clients;
+	_Atomic int waiting;		/* in the lines of all its pools */
 	_Atomic int max_servers;	/* 0 = none */
 	_Atomic int max_clients;
 	_Atomic bool paused;		/* console: PAUSE db */
@@ -188,9 +189,13 @@ void pool_closed(struct pool *pool, bool was_opening);
 /* May one more server be opened now, for those in line or for min_pool_size?
  * If so it is counted and the caller opens it. */
 bool pool_may_open(struct pool *pool);
-/* Looks for an idle server of another pool under the same exhausted limit:
- * off its list, to be closed. *ret_pool is its pool. */
+/* For a pool that wants a server and meets an exhausted limit: an idle one of
+ * another pool under the same limit, off its list, to be closed. *ret_pool is
+ * its pool. */
 struct pool_server *pool_evict(struct pool *pool, struct pool **ret_pool);
+/* Does another pool wait for room under a limit that this one helps to use
+ * up? Cheap: for each server that becomes idle. */
+bool pool_is_in_the_way(const struct pool *pool);
 /* A failing pool: has it failed for so long that those in line are told? */
 bool pool_is_hopeless(struct pool *pool, uint64_t now_us);
 

@@ -68,7 +68,7 @@ struct server {
 	uint64_t id;
 	uint64_t epoch;			/* of its pool, when it was opened */
 	uint64_t opened_us;		/* clock_us() */
-	uint64_t lifetime_us;		/* with jitter; 0 = for ever */
+	uint64_t lifetime_us;		/* with jitter; 0 = one use */
 	uint64_t connected_us;		/* wall clock, for SHOW */
 	uint64_t request_us;		/* wall clock of the last link */
 	struct loop_mail mail;		/* when it moves to another worker */

@@ -38,6 +38,7 @@ struct worker {
 	uint32_t slot_count;
 	uint32_t *free_slots;		/* a stack */
 	uint32_t free_count;
+	struct list cancels;		/* on their way to servers */
 	struct list dead_clients;	/* freed at the end of the turn */
 	struct list dead_servers;
 	struct list to_dispatch;	/* free servers, for the next client */
@@ -69,6 +70,10 @@ struct process {
 	void (*console_leave)(struct client *client);
 	/* RELOAD, set by main/; false: texts in why, nothing changed. */
 	bool (*reload)(struct buf *why);
+	/* Makes another setup the one in force (SET); takes it over. */
+	void (*configure)(struct setup *setup);
+	/* Shutdown, as by a signal. */
+	void (*leave)(enum leaving how);
 };
 extern struct process process;
 
@@ -77,6 +82,8 @@ struct worker *worker_create(unsigned index, struct setup *setup);
 /* Thread body. */
 void worker_run(struct worker *worker);
 void worker_destroy(struct worker *worker);
+/* At exit, when no worker runs any more: ends all sessions, frees all. */
+void workers_finish(void);
 
 /* Sends a function with an argument to a worker's thread; false: no memory.*/
 bool worker_post(struct worker *worker,
@@ -118,6 +125,9 @@ struct stream_tuning worker_tuning(const struct conf_options *options);
 /* A limit over several pools is used up: has an idle server of another one
  * closed, if there is one, so that this pool may open one. */
 void worker_evict_for(struct worker *worker, struct pool *pool);
+/* A server of this pool has become idle: if others wait for room under a limit
+ * that they share with it, one that is idle is closed for them. */
+void worker_make_room(struct worker *worker, struct pool *pool);
 /* RESUME, RELOAD, a limit that was freed: has idle servers offered to those
  * who wait, and opens what may be opened. Any worker's thread. */
 void worker_kick_pool(struct worker *worker, struct pool *pool);

@@ -4,7 +4,7 @@
  *   console's worker    helper thread            all workers
  *      SET ----job---->  conf_with
  *      RELOAD            setup_create (reads files, makes TLS contexts)
- *                        workers_configure --mail--> worker->setup
+ *                        process.configure --mail--> worker->setup
  *                        gather_start -------mail--> (behind the other mail)
  *      answer <----------------------------------------+
  *
@@ -88,7 +88,7 @@ change_make(struct change *change)
 	setup = conf == NULL ? NULL : setup_create(conf, &change->why);
 	if (setup == NULL)
 		return false;
-	workers_configure(setup);
+	process.configure(setup);
 	return true;
 }
 

@@ -503,5 +503,5 @@ gate_shutdown(struct client *client, const struct command *command)
 	}
 	/* Before the connection goes down with the rest. */
 	answer_done(client, "SHUTDOWN");
-	workers_leave(how);
+	process.leave(how);
 }

@@ -642,6 +642,40 @@ conf_database_resolve(struct conf_database *db,
 	return true;
 }
 
+static bool
+is_of_server(const char *name)
+{
+	static const char *const keys[] = {
+		"port", "dbname", "user", "password", "connect_query",
+		"application_name", "client_encoding", "datestyle",
+		"timezone", "sslmode", "sslrootcert", "sslcert", "sslkey",
+		"channel_binding",
+	};
+
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+		if (strcmp(keys[i], name) == 0)
+			return true;
+	return false;
+}
+
+bool
+conf_database_is_same_server(const struct conf_database *a,
+    const struct conf_database *b)
+{
+	if (a->host_count != b->host_count)
+		return false;
+	for (unsigned i = 0; i < a->host_count; i++)
+		if (strcmp(a->hosts[i], b->hosts[i]) != 0)
+			return false;
+	for (unsigned i = 0; i < DATABASE_KEY_COUNT; i++) {
+		const struct conf_field *field = &database_keys[i].field;
+
+		if (is_of_server(field->name) && !conf_field_equal(field, a, b))
+			return false;
+	}
+	return true;
+}
+
 /*
  * [users]
  */

@@ -51,12 +51,15 @@ static struct {
 	struct arguments arguments;
 	struct loop *loop;
 	struct listener *listener;
+	pthread_mutex_t lock;		/* guards `setup`: RELOAD and SET run
+					 * on a helper thread */
 	struct setup *setup;		/* a reference, of the newest */
 	pthread_t workers[POOL_WORKERS];
+	pthread_t signals;
 	struct loop_timer statistics;
 	struct loop_timer deadline;	/* of a shutdown */
 	char *pidfile;
-} boot;
+} boot = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static const char usage[] =
     "usage: pgsluice [options] CONFIG.ini\n"
@@ -182,6 +185,36 @@ restart_needed(void *arg, const char *name)
 	log_warning("%s was changed: it takes effect after a restart", name);
 }
 
+/* The newest setup, +1 reference. */
+static struct setup *
+current_setup(void)
+{
+	pthread_mutex_lock(&boot.lock);
+	struct setup *setup = setup_ref(boot.setup);
+	pthread_mutex_unlock(&boot.lock);
+	return setup;
+}
+
+/* Makes a setup the one in force; takes over the reference. Any thread. */
+static void
+configure(struct setup *setup)
+{
+	struct setup *was;
+
+	pthread_mutex_lock(&boot.lock);
+	was = boot.setup;
+	boot.setup = setup_ref(setup);
+	conf_each_restart_needed(was->conf, setup->conf, restart_needed,
+	    NULL);
+	if (!configure_log(&setup->conf->o))
+		log_error("cannot open %s: %s", setup->conf->o.logfile,
+		    strerror(errno));
+	configure_net(&setup->conf->o);
+	workers_configure(setup);
+	pthread_mutex_unlock(&boot.lock);
+	setup_unref(was);
+}
+
 /* RELOAD: all of the new configuration, or nothing of it. */
 static bool
 reload(struct buf *ret_why)
@@ -190,15 +223,7 @@ reload(struct buf *ret_why)
 
 	if (setup == NULL)
 		return false;
-	conf_each_restart_needed(boot.setup->conf, setup->conf,
-	    restart_needed, NULL);
-	if (!configure_log(&setup->conf->o))
-		log_error("cannot open %s: %s", setup->conf->o.logfile,
-		    strerror(errno));
-	configure_net(&setup->conf->o);
-	setup_unref(boot.setup);
-	boot.setup = setup_ref(setup);
-	workers_configure(setup);
+	configure(setup);
 	return true;
 }
 
@@ -224,8 +249,10 @@ stop_listening(void)
 static void
 leave(enum leaving how)
 {
-	uint64_t limit_us = boot.setup->conf->o.shutdown_timeout_us;
+	struct setup *setup = current_setup();
+	uint64_t limit_us = setup->conf->o.shutdown_timeout_us;
 
+	setup_unref(setup);
 	/* A second request, or no patience: at once. */
 	if (process.leaving > STAYING && how < LEAVING_NOW)
 		how = LEAVING_NOW;
@@ -245,22 +272,34 @@ deadline_over(struct loop_timer *timer)
 	workers_leave(LEAVING_NOW);
 }
 
+/* The console's SHUTDOWN: on the main thread, as a signal's. */
+struct leave_mail {
+	struct loop_mail mail;
+	enum leaving how;
+};
+
+MEM_TYPE(leave_mail_type, leave_mail);
+
 static void
-resume_run(struct worker *worker, void *arg)
+leave_read(struct loop *loop, struct loop_mail *mail)
 {
-	worker_kick_pool(worker, arg);
+	struct leave_mail *asked = container_of(mail, struct leave_mail, mail);
+
+	(void)loop;
+	leave(asked->how);
+	mem_delete(&leave_mail_type, asked);
 }
 
 static void
-pause_all(bool pause)
+ask_to_leave(enum leaving how)
 {
-	struct pool *pool = NULL;
+	struct leave_mail *asked = mem_new(&leave_mail_type);
 
-	while ((pool = pool_next(pool)) != NULL) {
-		pool->database_quota->paused = pause;
-		if (!pause)
-			worker_post(process.worker[0], resume_run, pool);
-	}
+	if (asked == NULL)
+		return;
+	asked->mail.read = leave_read;
+	asked->how = how;
+	loop_post(boot.loop, &asked->mail);
 }
 
 static void
@@ -288,10 +327,10 @@ signal_read(struct loop *loop, struct loop_mail *mail)
 		leave(LEAVING_NOW);
 		break;
 	case SIGUSR1:
-		pause_all(true);
+		console_pause_all();
 		break;
 	case SIGUSR2:
-		pause_all(false);
+		console_resume_all();
 		break;
 	}
 	buf_finish(&why);
@@ -302,6 +341,7 @@ static const int signals[] = {
 	SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2,
 };
 
+/* Until it is cancelled, which sigwait() allows. */
 static void *
 signal_thread(void *arg)
 {
@@ -324,11 +364,8 @@ signal_thread(void *arg)
 static void
 start_signals(sigset_t *set)
 {
-	pthread_t thread;
-
-	if (pthread_create(&thread, NULL, signal_thread, set) != 0)
+	if (pthread_create(&boot.signals, NULL, signal_thread, set) != 0)
 		fail("cannot start a thread%s", "");
-	pthread_detach(thread);
 }
 
 /* All threads block them; one waits for them. */
@@ -477,9 +514,12 @@ start_workers(void)
 static void
 statistics_tick(struct loop_timer *timer)
 {
+	struct setup *setup = current_setup();
+
 	loop_timer_set(boot.loop, timer,
-	    clock_us() + boot.setup->conf->o.stats_period_us);
-	admin_stats_tick(boot.setup->conf->o.log_stats);
+	    clock_us() + setup->conf->o.stats_period_us);
+	admin_stats_tick(setup->conf->o.log_stats);
+	setup_unref(setup);
 }
 
 static void
@@ -497,6 +537,8 @@ start(void)
 	make_workers(boot.setup);
 	console_install();
 	process.reload = reload;
+	process.configure = configure;
+	process.leave = ask_to_leave;
 	process.started_us = clock_wall_us();
 	start_listening(o);
 	write_pidfile(o->pidfile);
@@ -533,12 +575,14 @@ wait_thread(void *arg)
 static void
 finish(void)
 {
+	pthread_cancel(boot.signals);
+	pthread_join(boot.signals, NULL);
 	stop_listening();
 	loop_timer_clear(&boot.statistics);
 	loop_timer_clear(&boot.deadline);
 	loop_helpers_stop();
-	for (unsigned i = 0; i < process.worker_count; i++)
-		worker_destroy(process.worker[i]);
+	workers_finish();
+	loop_drain(boot.loop);
 	loop_destroy(boot.loop);
 	if (boot.pidfile != NULL)
 		unlink(boot.pidfile);
@@ -555,8 +599,8 @@ main(int argc, char **argv)
 	parse_arguments(argc, argv, &boot.arguments);
 	boot.setup = load_setup(&why);
 	if (boot.setup == NULL) {
-		fprintf(stderr, "%.*s", (int)why.len,
-		    why.at != NULL ? why.at : "");
+		struct span text = span_trim(buf_span(&why));
+		fprintf(stderr, "%.*s\n", SPAN_ARG(text));
 		exit(1);
 	}
 	buf_finish(&why);

@@ -335,6 +335,12 @@ loop_read_mail(struct loop *loop)
 	}
 }
 
+void
+loop_drain(struct loop *loop)
+{
+	loop_read_mail(loop);
+}
+
 /* The turn */
 
 static void

@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <limits.h>
 #include <netinet/tcp.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -66,6 +67,19 @@ stream_peer_uid(const struct stream *s, uint32_t *ret_uid)
 		return false;
 	*ret_uid = peer.uid;
 	return true;
+}
+
+bool
+stream_peer_user(const struct stream *s, char *name, size_t size)
+{
+	struct passwd entry, *found = NULL;
+	char room[4096];
+	uint32_t uid;
+
+	if (!stream_peer_uid(s, &uid) || getpwuid_r(uid, &entry, room,
+	    sizeof(room), &found) != 0 || found == NULL)
+		return false;
+	return (size_t)snprintf(name, size, "%s", found->pw_name) < size;
 }
 
 /* What a socket refuses it does without: a unix socket knows no keepalive,

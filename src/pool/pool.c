@@ -39,6 +39,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "conf/conf_database.h"
 #include "pool/vars.h"
 
 #define POOL_MAGIC 0x706f6f6cu
@@ -213,6 +214,15 @@ pool_next(struct pool *after)
 	    container_of(node, struct pool, all);
 }
 
+/* Its servers are somewhere else now: those that are open are of an epoch
+ * that is over, and what was wrong with them does not count. */
+static void
+pool_move(struct pool *pool)
+{
+	pool->epoch++;
+	memset(&pool->trouble, 0, sizeof(pool->trouble));
+}
+
 void
 pools_configure(struct conf *conf)
 {
@@ -224,6 +234,8 @@ pools_configure(struct conf *conf)
 		pthread_mutex_lock(&pool->lock);
 		/* A database that was taken out of the file keeps its last
 		 * settings for the clients that are still there. */
+		if (db != NULL && !conf_database_is_same_server(pool->db, db))
+			pool_move(pool);
 		if (db != NULL)
 			pool_configure(pool, conf, db);
 		pthread_mutex_unlock(&pool->lock);
@@ -296,6 +308,14 @@ pool_head(const struct pool *pool)
 	return node == NULL ? NULL : container_of(node, struct pool_wait, node);
 }
 
+/* Workers read the clock once a turn: "now" may lie before what another one
+ * has noted. */
+static uint64_t
+time_since(uint64_t then_us, uint64_t now_us)
+{
+	return now_us > then_us ? now_us - then_us : 0;
+}
+
 /* How many servers the pool may have now: the reserve is for those who have
  * waited long. */
 static unsigned
@@ -303,12 +323,13 @@ pool_limit(const struct pool *pool)
 {
 	unsigned size = pool_size(pool);
 	unsigned reserve = pool_reserve_size(pool);
+	uint64_t patience_us = pool->conf->o.reserve_pool_timeout_us;
 	const struct pool_wait *head = pool_head(pool);
 
 	if (size == 0)
 		return UINT32_MAX;
-	if (reserve > 0 && head != NULL && clock_us() - head->since_us >=
-	    pool->conf->o.reserve_pool_timeout_us)
+	if (reserve > 0 && patience_us > 0 && head != NULL &&
+	    time_since(head->since_us, clock_us()) >= patience_us)
 		return size + reserve;
 	return size;
 }
@@ -416,6 +437,8 @@ pool_enqueue(struct pool *pool, unsigned worker, struct pool_wait *wait)
 	list_append(&pool->line, &wait->node);
 	list_append(&pool->shard[worker].line, &wait->local);
 	pool->waiting++;
+	pool->database_quota->waiting++;
+	pool->user_quota->waiting++;
 }
 
 static void
@@ -426,16 +449,21 @@ pool_dequeue(struct pool *pool, struct pool_wait *wait)
 	list_remove(&wait->node);
 	list_remove(&wait->local);
 	pool->waiting--;
+	pool->database_quota->waiting--;
+	pool->user_quota->waiting--;
 }
 
 static bool
 pool_is_hopeless_locked(const struct pool *pool, uint64_t now_us)
 {
-	if (pool->trouble.since_us == 0 || pool->servers > pool->opening)
+	const struct pool_trouble *trouble = &pool->trouble;
+
+	if (trouble->since_us == 0 || pool->servers > pool->opening)
 		return false;
-	if (pool->trouble.refused)
-		return now_us < pool->trouble.retry_us;
-	return now_us - pool->trouble.since_us >=
+	/* When the next try is due, those who come wait for how it ends. */
+	if (now_us >= trouble->retry_us)
+		return false;
+	return trouble->refused || time_since(trouble->since_us, now_us) >=
 	    pool->conf->o.server_login_retry_us;
 }
 
@@ -476,9 +504,6 @@ pool_take(struct pool *pool, unsigned worker, struct pool_wait *wait,
 		taken = POOL_GOT;
 	} else if (pool_is_hopeless_locked(pool, clock_us())) {
 		taken = POOL_TROUBLE;
-		/* The one that was refused asks again when it is time. */
-		if (!pool->trouble.refused)
-			*ret_open = pool_reserve(pool);
 	} else {
 		pool_enqueue(pool, worker, wait);
 		if (pool->opening < pool->waiting)
@@ -683,20 +708,34 @@ quota_is_full(const struct pool_quota *quota)
 	return quota->max_servers > 0 && quota->servers >= quota->max_servers;
 }
 
+bool
+pool_is_in_the_way(const struct pool *pool)
+{
+	return (pool->database_quota->waiting > 0 &&
+	    quota_is_full(pool->database_quota)) ||
+	    (pool->user_quota->waiting > 0 && quota_is_full(pool->user_quota));
+}
+
+/* Where both limits are used up it makes room under one, and when that server
+ * is closed the pool asks again, for the other. */
 struct pool_server *
 pool_evict(struct pool *pool, struct pool **ret_pool)
 {
 	bool by_database = quota_is_full(pool->database_quota);
-	bool by_user = quota_is_full(pool->user_quota);
 	struct pool *other = NULL;
 
-	if (!by_database && !by_user)
+	if (!by_database && !quota_is_full(pool->user_quota))
+		return NULL;
+	pthread_mutex_lock(&pool->lock);
+	bool wanted = pool_wants_more(pool) && !pool_is_paused(pool) &&
+	    pool->servers < pool_limit(pool);
+	pthread_mutex_unlock(&pool->lock);
+	if (!wanted)
 		return NULL;
 	while ((other = pool_next(other)) != NULL) {
-		if (other == pool ||
-		    (by_database &&
-		    other->database_quota != pool->database_quota) ||
-		    (by_user && other->user_quota != pool->user_quota))
+		if (other == pool || (by_database ?
+		    other->database_quota != pool->database_quota :
+		    other->user_quota != pool->user_quota))
 			continue;
 
 		struct pool_server *server = pool_pop_idle(other);
@@ -812,6 +851,7 @@ pool_count(struct pool *pool, struct pool_counts *ret)
 	ret->servers = pool->servers;
 	ret->opening = pool->opening;
 	if (pool_head(pool) != NULL)
-		ret->oldest_wait_us = clock_us() - pool_head(pool)->since_us;
+		ret->oldest_wait_us = time_since(pool_head(pool)->since_us,
+		    clock_us());
 	pthread_mutex_unlock(&pool->lock);
 }

@@ -40,8 +40,9 @@
 struct cancel {
 	uint32_t magic;
 	struct stream s;
-	struct server *server;
+	struct server *server;		/* NULL: has ended */
 	struct worker *worker;
+	struct list node;		/* the worker's */
 	struct setup *setup;		/* a reference */
 	struct tls_ctx *tls;		/* NULL = as plain as the server is */
 	bool asked_tls;
@@ -97,6 +98,7 @@ cancel_free(struct loop_task *task)
 {
 	struct cancel *cancel = container_of(task, struct cancel, end);
 
+	list_remove(&cancel->node);
 	setup_unref(cancel->setup);
 	mem_delete(&cancel_type, cancel);
 }
@@ -203,6 +205,20 @@ cancel_timer(struct loop_timer *timer)
 	cancel_end(cancel);
 }
 
+void
+cancels_drop(struct worker *worker)
+{
+	list_each(node, &worker->cancels) {
+		struct cancel *cancel =
+		    container_of(node, struct cancel, node);
+
+		stream_close(&cancel->s);
+		loop_timer_clear(&cancel->timer);
+		loop_task_cancel(&cancel->end);
+		cancel_free(&cancel->end);
+	}
+}
+
 static bool
 cancel_start(struct server *server, uint64_t canceller)
 {
@@ -232,6 +248,7 @@ cancel_start(struct server *server, uint64_t canceller)
 		return false;
 	}
 	cancel->server = server;
+	list_append(&worker->cancels, &cancel->node);
 	server->cancels++;
 	stat_add(&server->pool->shard[worker->index].stat,
 	    STAT_cancel_count, 1);

@@ -392,6 +392,16 @@ client_find_limits(const struct client *client, struct client_limits *ret)
 	ret->idle_us = limit_of(user->client_idle_timeout_us, ret->idle_us);
 }
 
+/* Of a linked client between two queries: in a transaction, or in a session
+ * that keeps its server. */
+static uint64_t
+client_idle_limit(const struct client *client,
+    const struct client_limits *limits)
+{
+	return client->in_transaction ? limits->idle_transaction_us :
+	    limits->idle_us;
+}
+
 /* The sooner of two deadlines; `limit_us` 0 = none, `from_us` 0 = not now. */
 static uint64_t
 sooner(uint64_t deadline_us, uint64_t from_us, uint64_t limit_us)
@@ -424,11 +434,15 @@ client_arm(struct client *client)
 			    o->query_wait_notify_us);
 		break;
 	case CLIENT_ACTIVE:
-		at_us = sooner(0, client->query_us, limits.query_us);
+		/* The next query re-arms nothing: its end cannot be due before
+		 * this is. */
+		at_us = sooner(0, client->query_us != 0 ? client->query_us :
+		    clock_us(), limits.query_us);
 		if (client->query_us == 0)
 			at_us = sooner(at_us, client->idle_us,
-			    limits.idle_transaction_us);
-		at_us = sooner(at_us, client->xact_us, limits.transaction_us);
+			    client_idle_limit(client, &limits));
+		at_us = sooner(at_us, client->xact_us != 0 ? client->xact_us :
+		    clock_us(), limits.transaction_us);
 		break;
 	default:
 		return;
@@ -454,11 +468,11 @@ client_wait_over(struct client *client)
 	char detail[256];
 
 	pool_copy_trouble(client->pool, &trouble);
-	if (trouble.since_us != 0) {
+	pool_count(client->pool, &counts);
+	if (trouble.since_us != 0 && counts.servers == counts.opening) {
 		client_end_trouble(client, END_SERVER_DOWN);
 		return;
 	}
-	pool_count(client->pool, &counts);
 	snprintf(detail, sizeof(detail), "waited %llu ms; %u servers of at "
 	    "most %u are in use, %u clients wait",
 	    (unsigned long long)(clock_us() - client->state_us) / 1000,
@@ -491,9 +505,10 @@ client_active_timer(struct client *client,
 {
 	if (is_over(client->xact_us, limits->transaction_us)) {
 		client_end(client, END_TX_TIMEOUT, NULL);
-	} else if (client->query_us == 0 &&
-	    is_over(client->idle_us, limits->idle_transaction_us)) {
-		client_end(client, END_IDLE_TX_TIMEOUT, NULL);
+	} else if (client->query_us == 0 && is_over(client->idle_us,
+	    client_idle_limit(client, limits))) {
+		client_end(client, client->in_transaction ?
+		    END_IDLE_TX_TIMEOUT : END_CLIENT_IDLE_TIMEOUT, NULL);
 	} else if (is_over(client->query_us, limits->query_us)) {
 		/* The server's own error answers the client. */
 		cancel_server(client->server);
@@ -575,7 +590,7 @@ client_on_drain(struct stream *s)
 	}
 	if (client->server != NULL)
 		stream_resume(&client->server->s, PAUSE_PEER_FULL);
-	else
+	if (client->server == NULL || !stream_is_blocked(&client->server->s))
 		stream_resume(&client->s, PAUSE_PEER_FULL);
 }
 

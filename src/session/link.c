@@ -178,8 +178,6 @@ link_find(struct client *client)
 			server_offer(place);
 			return NULL;
 		case POOL_TROUBLE:
-			if (open)
-				server_open(worker, pool);
 			client_end_trouble(client, END_SERVER_DOWN);
 			return NULL;
 		case POOL_WAIT:
@@ -271,15 +269,14 @@ link_query_ended(struct client *client)
 		stat_add(&shard->stat, STAT_xact_count, 1);
 		stat_add(&shard->stat, STAT_xact_time,
 		    now_us - client->xact_us);
-		client->xact_us = now_us;
-		client->idle_us = 0;
-	} else {
-		client->idle_us = now_us;
-		if (pool_mode(client->pool) == POOL_STATEMENT)
-			client_end(client, END_STATEMENT_TX, NULL);
-		else
-			client_arm(client);
+		client->xact_us = client->query_us;
 	}
+	client->idle_us = now_us;
+	if (server->status != 'I' && pool_mode(client->pool) == POOL_STATEMENT)
+		client_end(client, END_STATEMENT_TX, NULL);
+	else if (server->status != 'I' ||
+	    pool_mode(client->pool) == POOL_SESSION)
+		client_arm(client);
 }
 
 /* A session lasts until its client goes, by itself or at a shutdown. */
@@ -402,6 +399,7 @@ server_give(struct server *server)
 	case POOL_IDLE:
 		server_move(server, SERVER_IDLE);
 		server_arm_idle(server);
+		worker_make_room(server->worker, server->pool);
 		break;
 	case POOL_HERE:
 		link_serve(server, container_of(wait, struct client, wait));

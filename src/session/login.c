@@ -236,7 +236,6 @@ login_welcome(struct client *client)
 		login->welcome_wanted = true;
 		pool->welcome_wanted++;
 	}
-	/* One that is sent away has the server tried again, for the next. */
 	worker_open_servers(client->worker, pool);
 	if (pool_is_hopeless(pool, clock_us())) {
 		client_end_trouble(client, END_SERVER_DOWN_LOGIN);
@@ -549,6 +548,18 @@ login_is_owner(const struct client *client)
 	    stream_peer_uid(&client->s, &uid) && uid == geteuid();
 }
 
+/* The name that a certificate or the kernel has for this client, where the
+ * method goes by that. */
+static bool
+login_system_name(const struct client *client, enum login_method method,
+    char *name, size_t size)
+{
+	if (method == LOGIN_CERT)
+		return stream_tls_peer_name(&client->s, name, size);
+	return method == LOGIN_PEER &&
+	    stream_peer_user(&client->s, name, size);
+}
+
 static void
 login_begin_exchange(struct client *client)
 {
@@ -572,12 +583,9 @@ login_begin_exchange(struct client *client)
 	if (about.over_tls)
 		about.end_point_len = stream_tls_end_point(&client->s,
 		    about.end_point);
-	if (about.method == LOGIN_CERT &&
-	    stream_tls_peer_name(&client->s, name, sizeof(name)) &&
-	    (login->setup->hba == NULL || hba_map_allows(login->setup->hba,
-	    map, span_of(name), about.user)))
-		about.proved_name = login->setup->hba == NULL ?
-		    span_of(name) : about.user;
+	if (login_system_name(client, about.method, name, sizeof(name)) &&
+	    hba_map_allows(login->setup->hba, map, span_of(name), about.user))
+		about.proved_name = about.user;
 	login->exchange = login_create(&about);
 	if (login->exchange == NULL) {
 		client_end(client, END_NO_MEMORY, NULL);
@@ -605,6 +613,24 @@ startup_var(struct client *client, struct span name, struct span value)
 		return false;
 	client->vars = vars;
 	return true;
+}
+
+/* application_name_add_host: "shop" becomes "shop - 10.0.0.7:4711". */
+static bool
+startup_add_host(struct client *client)
+{
+	struct span name = vars_get(client->vars, SPAN("application_name"));
+	union stream_address peer;
+	char address[128], text[256];
+	unsigned port;
+
+	if (name.len == 0)
+		name = SPAN("app");
+	stream_peer_address(&client->s, &peer);
+	address_print(&peer, address, sizeof(address), &port);
+	snprintf(text, sizeof(text), "%.*s - %s:%u",
+	    name.len < 64 ? (int)name.len : 64, name.at, address, port);
+	return startup_var(client, SPAN("application_name"), span_of(text));
 }
 
 static bool
@@ -704,8 +730,10 @@ login_startup(struct client *client, const struct startup *startup)
 		    "no user name in the startup packet");
 		return;
 	}
-	if ((login->database == NULL || login->database[0] == '\0') &&
-	    !startup_set(&login->database, span_of(login->user))) {
+	if (((login->database == NULL || login->database[0] == '\0') &&
+	    !startup_set(&login->database, span_of(login->user))) ||
+	    (login->setup->conf->o.application_name_add_host &&
+	    !startup_add_host(client))) {
 		client_end(client, END_NO_MEMORY, NULL);
 		return;
 	}

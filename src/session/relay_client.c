@@ -131,6 +131,8 @@ pass_owe(struct pass *pass, enum owed_kind kind, enum owed_action action)
 
 	if (owed->count == 0)
 		client->query_us = clock_us();
+	if (client->xact_us == 0)
+		client->xact_us = client->query_us;
 
 	struct owed_entry *entry = owed_push(owed, kind, action);
 	if (entry == NULL)
@@ -295,7 +297,10 @@ pass_query(struct pass *pass, const struct frame *frame)
 		return pass_as_is(pass, frame);
 	if (frame->body >= PASS_SCAN_MAX)
 		effects = pass_scan_long(pass, frame);
-	/* A simple query takes the unnamed statement with it. */
+	/* A simple query takes the unnamed statement with it; its text may have
+	 * been put in front of a Bind, and must leave while it is there. */
+	if (client->unnamed != NULL)
+		stream_flush(&server->s);
 	stmt_unref(client->unnamed);
 	client->unnamed = NULL;
 	server_set_unnamed(server, NULL);
@@ -462,18 +467,27 @@ relay_client(struct client *client, const char *at, size_t len)
 		return len;
 
 	struct server *server = client->server;
-	if (server == NULL)
+	if (server == NULL) {
+		/* Answers of ours that it does not take. */
+		if (stream_is_blocked(&client->s))
+			stream_pause(&client->s, PAUSE_PEER_FULL);
 		return pass.pos;
+	}
 	pass_put(&pass);
 	if (stream_flush(&server->s) == STREAM_QUEUED)
 		stream_pause(&client->s, PAUSE_PEER_FULL);
 	worker_arena_reset(client->worker);
-	if (server->owed.local > 0 && owed_is_clear(&server->owed))
+	if (server->owed.local > 0 && owed_is_clear(&server->owed)) {
 		relay_answer_local(server);
+		if (stream_is_blocked(&client->s))
+			stream_pause(&client->s, PAUSE_PEER_FULL);
+	}
 	if (link_is_over(client)) {
 		link_part(client);
+		/* Not here: the next client's walk may end in the same way,
+		 * one inside the other for all who wait. */
 		if (server->state == SERVER_FREE)
-			server_free_up(server);
+			server_free_up_later(server);
 	}
 	return pass.pos;
 }

@@ -186,8 +186,11 @@ server_count_ready(const struct server *server)
 {
 	uint32_t count = 0;
 
-	for (uint32_t i = 0; i < server->owed.count; i++)
-		count += owed_at(&server->owed, i)->kind >= OWED_SYNC;
+	for (uint32_t i = 0; i < server->owed.count; i++) {
+		const struct owed_entry *entry = owed_at(&server->owed, i);
+		count += entry->kind >= OWED_SYNC &&
+		    entry->action == OWED_FORWARD;
+	}
 	return count;
 }
 
@@ -235,6 +238,17 @@ server_lost_answer(struct server *server, struct client *client,
 		client_move(client, batch ? CLIENT_SKIPPING :
 		    CLIENT_REFUSED);
 	}
+	client_arm(client);
+}
+
+/* Lost while the client's parameters were tried, and nothing of the client's
+ * own had been sent: its request goes to another server. */
+static void
+server_lost_early(struct client *client)
+{
+	client_detach(client);
+	client_move(client, CLIENT_IDLE);
+	client_arm(client);
 }
 
 void
@@ -248,7 +262,9 @@ server_lost(struct server *server, const char *why)
 		    server->last_words);
 		why = text;
 	}
-	if (client != NULL) {
+	if (client != NULL && server->unproven) {
+		server_lost_early(client);
+	} else if (client != NULL) {
 		enum ending ending = server_lost_ending(server);
 		if (ending_row(ending)->severity == ENDING_ERROR) {
 			server_lost_answer(server, client, ending);
@@ -593,13 +609,19 @@ server_parameter(struct server *server, struct span name, struct span value)
 	return news;
 }
 
+static bool
+server_is_old(const struct server *server)
+{
+	if (server->lifetime_us == 0)
+		return server->request_us != 0;	/* it has been lent */
+	return clock_us() - server->opened_us >= server->lifetime_us;
+}
+
 bool
 server_is_expired(const struct server *server)
 {
 	return server->tainted || server->s.state != STREAM_OPEN ||
-	    server->epoch != server->pool->epoch ||
-	    (server->lifetime_us > 0 &&
-	    clock_us() - server->opened_us >= server->lifetime_us);
+	    server->epoch != server->pool->epoch || server_is_old(server);
 }
 
 void
@@ -681,6 +703,7 @@ server_send_to(struct server *server, unsigned worker, uint64_t client_id)
 	    STAT_server_moved_count, 1);
 	loop_timer_clear(&server->timer);
 	list_remove(&server->node);
+	list_remove(&server->dispatch);
 	stream_detach(&server->s);
 	server->worker = process.worker[worker];
 	server->place.worker = worker;

@@ -17,6 +17,7 @@
  * run nothing, and may do better in a moment; any other error is the server's
  * answer to this database or user, and goes to those who wait.
  */
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -67,6 +68,7 @@ struct server_opening {
 	struct server_login *login;
 	struct buf welcome;		/* ParameterStatus messages */
 	struct secret secret;
+	unsigned host;			/* of the pool's next_host */
 	bool authenticated;
 };
 
@@ -96,6 +98,16 @@ server_login_free(struct server *server)
 	mem_delete(&server_opening_type, opening);
 }
 
+/* The pool turns to its next host, unless it has done so already. */
+static void
+server_leave_host(struct server *server)
+{
+	unsigned was = server->opening->host;
+
+	atomic_compare_exchange_strong(&server->pool->next_host, &was,
+	    was + 1);
+}
+
 /* The login has failed: the pool notes it, those who wait may be told. */
 static void
 server_login_failed(struct server *server, bool refused,
@@ -111,6 +123,8 @@ server_login_failed(struct server *server, bool refused,
 		    sqlstate, message, left_out);
 	stat_add(&server->pool->shard[server->worker->index].stat,
 	    STAT_server_login_failed_count, 1);
+	if (server->opening != NULL && !refused)
+		server_leave_host(server);
 	pool_open_failed(server->pool, refused, sqlstate, message);
 	server->uncounted = true;
 	worker_pool_failed(server->worker, server->pool);
@@ -254,7 +268,8 @@ server_login_start(struct server *server)
 	if (limit_us > 0)
 		loop_timer_set(server->worker->loop, &server->timer,
 		    clock_us() + limit_us);
-	host = db->hosts[server->pool->next_host % db->host_count];
+	opening->host = server->pool->next_host;
+	host = db->hosts[opening->host % db->host_count];
 	if (db->load_balance_hosts)
 		server->pool->next_host++;
 	if (host[0] != '\0' && host[0] != '/' && host[0] != '@') {

@@ -25,6 +25,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "session/cancel.h"
 #include "session/link.h"
 #include "session/lookup.h"
 #include "session/setup.h"
@@ -279,6 +280,7 @@ worker_open_servers(struct worker *worker, struct pool *pool)
 {
 	while (process.leaving < LEAVING_NOW && pool_may_open(pool))
 		server_open(worker, pool);
+	worker_evict_for(worker, pool);
 }
 
 void
@@ -290,6 +292,25 @@ worker_evict_for(struct worker *worker, struct pool *pool)
 	(void)worker;
 	if (place != NULL)
 		server_dismiss(place);
+}
+
+static bool
+pools_share_a_limit(const struct pool *a, const struct pool *b)
+{
+	return a != b && (a->database_quota == b->database_quota ||
+	    a->user_quota == b->user_quota);
+}
+
+void
+worker_make_room(struct worker *worker, struct pool *pool)
+{
+	struct pool *other = NULL;
+
+	if (!pool_is_in_the_way(pool))
+		return;
+	while ((other = pool_next(other)) != NULL)
+		if (pools_share_a_limit(pool, other))
+			worker_evict_for(worker, other);
 }
 
 void
@@ -314,9 +335,7 @@ worker_pool_shrunk(struct worker *worker, struct pool *pool)
 	    pool->user_quota->max_servers == 0)
 		return;
 	while ((other = pool_next(other)) != NULL)
-		if (other != pool &&
-		    (other->database_quota == pool->database_quota ||
-		    other->user_quota == pool->user_quota))
+		if (pools_share_a_limit(pool, other))
 			worker_open_servers(worker, other);
 }
 
@@ -416,6 +435,20 @@ worker_dispatch(struct loop_task *task)
  * Configuration and shutdown.
  */
 
+/* The idle servers of databases that have moved; those in use are closed when
+ * they are free (server_is_expired). */
+static void
+worker_retire_idle(struct worker *worker)
+{
+	list_each(node, &worker->servers[SERVER_IDLE]) {
+		struct server *server =
+		    container_of(node, struct server, node);
+		if (server->epoch != server->pool->epoch &&
+		    pool_remove_idle(server->pool, &server->place))
+			server_close(server, "database was changed");
+	}
+}
+
 static void
 worker_configure(struct worker *worker, void *arg)
 {
@@ -424,6 +457,7 @@ worker_configure(struct worker *worker, void *arg)
 	setup_unref(worker->setup);
 	worker->setup = setup;
 	worker->setup_max_clients = setup->conf->o.max_client_conn;
+	worker_retire_idle(worker);
 	worker_check_pools(worker);
 }
 
@@ -494,6 +528,7 @@ worker_create(unsigned index, struct setup *setup)
 		list_init(&worker->clients[i]);
 	for (int i = 0; i < SERVER_STATES; i++)
 		list_init(&worker->servers[i]);
+	list_init(&worker->cancels);
 	list_init(&worker->dead_clients);
 	list_init(&worker->dead_servers);
 	list_init(&worker->to_dispatch);
@@ -519,6 +554,7 @@ worker_run(struct worker *worker)
 static void
 worker_drop_sessions(struct worker *worker)
 {
+	cancels_drop(worker);
 	for (int state = 0; state < CLIENT_GONE; state++)
 		list_each(node, &worker->clients[state])
 			client_drop(container_of(node, struct client, node));
@@ -529,14 +565,27 @@ worker_drop_sessions(struct worker *worker)
 }
 
 void
+workers_finish(void)
+{
+	/* What was on its way when the last loop ended is delivered, so that
+	 * whoever owns it lets go of it. Answers to that go nowhere: twice. */
+	for (unsigned i = 0; i < 2 * process.worker_count; i++)
+		loop_drain(process.worker[i % process.worker_count]->loop);
+	for (unsigned i = 0; i < process.worker_count; i++)
+		worker_drop_sessions(process.worker[i]);
+	for (unsigned i = 0; i < process.worker_count; i++)
+		loop_drain(process.worker[i]->loop);
+	for (unsigned i = 0; i < process.worker_count; i++)
+		worker_destroy(process.worker[i]);
+}
+
+void
 worker_destroy(struct worker *worker)
 {
 	if (worker == NULL)
 		return;
-	if (worker->loop != NULL) {
-		worker_drop_sessions(worker);
+	if (worker->loop != NULL)
 		lookup_finish(worker);
-	}
 	buf_finish(&worker->scratch);
 	mem_free(worker->arena);
 	mem_free(worker->slots);

@@ -17,10 +17,12 @@ class Certificates:
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def issue(self, name, common_name, alternatives=(), days=2):
+    def issue(self, name, common_name, alternatives=(), days=2, kind="ec",
+              digest="sha256"):
         """Returns the paths of a certificate and its key. alternatives are
-        such as "DNS:localhost"; days may be negative: expired."""
-        key = self._key(name)
+        such as "DNS:localhost"; days may be negative: expired; kind is that
+        of the key, "ec" or "rsa"; digest that of the signature."""
+        key = self._key(name, kind)
         request = self.path(name + ".csr")
         extensions = self.path(name + ".ext")
         certificate = self.path(name + ".crt")
@@ -31,19 +33,24 @@ class Certificates:
                 file.write("subjectAltName=" + ",".join(alternatives) + "\n")
         command = ["x509", "-req", "-in", request, "-CA", self.ca,
                    "-CAkey", self.path("ca.key"), "-out", certificate,
-                   "-extfile", extensions, "-days", str(days)]
+                   "-extfile", extensions, "-days", str(days),
+                   "-" + digest]
         self._openssl(*command)
         return certificate, key
 
-    def server(self, name="server"):
+    def server(self, name="server", **how):
         """One that a client on this machine can verify in full."""
         return self.issue(name, "localhost", ["DNS:localhost",
-                                              "IP:127.0.0.1", "IP:::1"])
+                                              "IP:127.0.0.1", "IP:::1"],
+                          **how)
 
-    def _key(self, name):
+    def _key(self, name, kind="ec"):
         path = self.path(name + ".key")
-        self._openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout",
-                      "-out", path)
+        if kind == "rsa":
+            self._openssl("genrsa", "-out", path, "2048")
+        else:
+            self._openssl("ecparam", "-name", "prime256v1", "-genkey",
+                          "-noout", "-out", path)
         os.chmod(path, 0o600)
         return path
 

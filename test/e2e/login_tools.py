@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import os
 import queue
+import select
 import socket
 import ssl
 import struct
@@ -77,6 +78,14 @@ def client_tls(authority, sslmode="require", name="server"):
             "client_tls_cert_file": authority.path(f"{name}.crt"),
             "client_tls_key_file": authority.path(f"{name}.key"),
             "client_tls_ca_file": authority.ca}
+
+
+def serving(authority, name="server"):
+    """A context for a server with this certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.path(f"{name}.crt"),
+                            authority.path(f"{name}.key"))
+    return context
 
 
 def make_authority(folder):
@@ -183,6 +192,8 @@ class FakeServer:
         ("startup", parameters)
         ("password", bytes)
         ("gone", None)              closed before the login was through
+        ("query", text)             one with "hang" in it hangs until then:
+        ("cancel", over TLS?)
 
     context: that of its TLS, or it has none. stuffing: bytes that come with
     the answer to SSLRequest. path: of a folder for a unix socket.
@@ -195,6 +206,7 @@ class FakeServer:
         self.stuffing = stuffing
         self.seen = queue.Queue()
         self.names = {}             # thread -> name in SNI
+        self.cancelled = threading.Event()
         if context is not None:
             context.sni_callback = self._note_name
         self.host = path or host
@@ -262,6 +274,10 @@ class FakeServer:
             if self.context is not None:
                 self._start_tls(link)
             code, body = self._packet(link)
+        if code == wire.CANCEL_CODE:
+            self.seen.put(("cancel", isinstance(link.sock, ssl.SSLSocket)))
+            self.cancelled.set()
+            raise wire.Closed("that was all")
         words = body.rstrip(b"\0").decode().split("\0")
         self.seen.put(("startup", dict(zip(words[::2], words[1::2]))))
         if self.method != TRUST:
@@ -289,11 +305,61 @@ class FakeServer:
         length, code = struct.unpack("!II", link.receive(8))
         return code, link.receive(length - 8)
 
-    @staticmethod
-    def _answer_queries(link):
+    def _answer_queries(self, link):
         try:
-            while link.next().kind != "X":
+            while (got := link.next()).kind != "X":
+                self.seen.put(("query", got.tag))
+                if "hang" in got.tag:
+                    self.cancelled.wait(wire.TIME_LIMIT)
                 link.send(wire.message("C", wire.text("SELECT 0")),
                           wire.message("Z", b"I"))
         except (wire.Closed, OSError):
             pass
+
+
+class Middleman:
+    """Sits between pgsluice and a Postgres with TLS, with a certificate of
+    its own: it reads along, and can change nothing."""
+
+    def __init__(self, cluster, context):
+        self.cluster = cluster
+        self.context = context
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listening.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.listening.shutdown(socket.SHUT_RDWR)
+        self.listening.close()
+
+    def _accept(self):
+        while True:
+            try:
+                sock, _ = self.listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._sit, args=(sock,),
+                             daemon=True).start()
+
+    def _sit(self, sock):
+        here, there = wire.Wire(sock), wire.Wire.connect(self.cluster.port)
+        try:
+            assert here.receive(8) == wire.ssl_request()
+            here.send(b"S")
+            here.sock = self.context.wrap_socket(here.sock, server_side=True)
+            there.start_tls(trusting())
+            while True:
+                ready = select.select([here.sock, there.sock], [], [])[0]
+                for one, other in ((here, there), (there, here)):
+                    if one.sock in ready:
+                        other.send(one.sock.recv(1 << 16))
+                        while one.sock.pending():
+                            other.send(one.sock.recv(1 << 16))
+        except (wire.Closed, OSError):
+            pass
+        finally:
+            here.close()
+            there.close()

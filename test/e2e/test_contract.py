@@ -336,6 +336,16 @@ def test_a_server_lost_under_a_batch_whose_sync_was_sent_is_answered_once(
         assert client.value("SELECT 7") == "7"
 
 
+def test_a_server_lost_before_a_batch_could_commit_is_told_as_08006(
+        pgsluice, postgres):
+    with pgsluice.connect() as client, postgres.superuser() as superuser:
+        client.send(batch("SELECT pg_backend_pid()"), wire.flush())
+        (pid,), = [got.values for got in client.until("C") if got.kind == "D"]
+        terminate(superuser, pid)
+        told([client.next()], "ERROR", "08006")
+        only_sync_brings_ready(client)
+
+
 def test_a_server_lost_with_a_pipeline_behind_it_ends_the_connection(
         pgsluice, postgres):
     with pgsluice.connect() as client, Slow(postgres) as slow:

@@ -190,7 +190,9 @@ a_full_kernel_queues_and_then_drains(void **state)
 	assert_int_equal(stream_send(&end.stream, bytes + sizeof(bytes) / 2,
 	    sizeof(bytes) / 2), STREAM_QUEUED);
 	while (n < sizeof(bytes)) {
-		ssize_t some = read(end.far, got + n, 50000);
+		size_t room = sizeof(bytes) - n;
+		ssize_t some = read(end.far, got + n,
+		    room < 50000 ? room : 50000);
 
 		if (some > 0)
 			n += (size_t)some;
