@@ -62,7 +62,8 @@ class Tally:
         self.passed += count
 
     def add_failure(self, name, output=""):
-        announce(f"FAILED  {name}\n{output[-8000:]}".rstrip())
+        if output:
+            announce(f"FAILED  {name}\n{output[-8000:]}".rstrip())
         self.failures.append(name)
 
     def add(self, name, is_good, output=""):
@@ -138,12 +139,21 @@ def pytest(tally, name, program, *arguments):
     if not os.path.exists(report):
         tally.add_failure(f"{name}: pytest did not run")
         return
+    # A test that fails, and whose fixtures then do, is in there twice.
+    verdicts = {}
     for case in etree.parse(report).iter("testcase"):
         test = f"{name}: {case.get('classname')}::{case.get('name')}"
-        if case.find("failure") is not None or case.find("error") is not None:
+        verdict = ("failed" if case.find("failure") is not None
+                   or case.find("error") is not None else
+                   "skipped" if case.find("skipped") is not None else
+                   "passed")
+        if verdicts.get(test) != "failed":
+            verdicts[test] = verdict
+    for test, verdict in verdicts.items():
+        if verdict == "failed":
             tally.add_failure(test)
-        elif case.find("skipped") is not None:
-            announce(f"skipped {test}: {case.find('skipped').get('message')}")
+        elif verdict == "skipped":
+            announce(f"skipped {test}")
         else:
             tally.add_pass()
 

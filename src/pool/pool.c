@@ -58,6 +58,7 @@ static struct {
 	unsigned workers;
 	struct hash pools;
 	struct list all;
+	struct conf *conf;		/* the newest; a reference, or NULL */
 	struct hash quotas[2];		/* of databases, of users */
 } directory = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
@@ -181,6 +182,18 @@ pool_create(struct conf *conf, const struct conf_database *db,
 	return pool;
 }
 
+/* A login that began before a reload brings the old configuration. */
+static struct pool *
+pool_create_newest(struct conf *conf, const struct conf_database *db,
+    struct span database, struct span user)
+{
+	const struct conf_database *newest = directory.conf == NULL ? NULL :
+	    conf_find_database(directory.conf, database);
+
+	return newest == NULL ? pool_create(conf, db, database, user) :
+	    pool_create(directory.conf, newest, database, user);
+}
+
 struct pool *
 pool_get(struct conf *conf, const struct conf_database *db,
     struct span database, struct span user)
@@ -197,7 +210,7 @@ pool_get(struct conf *conf, const struct conf_database *db,
 			found = pool;
 	}
 	if (found == NULL)
-		found = pool_create(conf, db, database, user);
+		found = pool_create_newest(conf, db, database, user);
 	pthread_mutex_unlock(&directory.lock);
 	return found;
 }
@@ -228,6 +241,11 @@ pools_configure(struct conf *conf)
 {
 	struct pool *pool = NULL;
 
+	pthread_mutex_lock(&directory.lock);
+	if (directory.conf != NULL)
+		conf_unref(directory.conf);
+	directory.conf = conf_ref(conf);
+	pthread_mutex_unlock(&directory.lock);
 	while ((pool = pool_next(pool)) != NULL) {
 		const struct conf_database *db =
 		    conf_find_database(conf, span_of(pool->database));
@@ -642,6 +660,10 @@ trouble_note(struct pool_trouble *trouble, uint64_t longest_us, bool refused,
 
 	if (pause_us > longest_us)
 		pause_us = longest_us;
+	/* Even where no pause is wanted: else logins would fail in a hot loop,
+	 * and those who wait, who are told in the pause, never would be. */
+	if (pause_us < RETRY_FIRST_US)
+		pause_us = RETRY_FIRST_US;
 	if (trouble->since_us == 0)
 		trouble->since_us = now_us;
 	trouble->failures++;

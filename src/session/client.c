@@ -323,7 +323,9 @@ client_end_trouble(struct client *client, enum ending ending)
 	struct pool_trouble trouble;
 
 	pool_copy_trouble(client->pool, &trouble);
-	if (trouble.refused)
+	/* What the server has said is passed on; that there is none to speak
+	 * to (class 08) is our own word. */
+	if (trouble.refused && strncmp(trouble.sqlstate, "08", 2) != 0)
 		client_end_as(client, END_SERVER_REFUSED, trouble.sqlstate,
 		    trouble.message);
 	else
@@ -628,6 +630,7 @@ client_create(struct worker *worker, int fd, bool is_unix)
 	if (client == NULL || !worker_add_client(worker, client)) {
 		mem_delete(&client_type, client);
 		close(fd);
+		worker->client_count--;
 		process.clients--;
 		return;
 	}

@@ -217,6 +217,8 @@ login_finish(struct client *client, struct pool_welcome *welcome)
 	client_arm(client);
 	stream_resume(&client->s, PAUSE_ANSWER);
 	login_send(client, out);
+	if (client_should_leave(client))
+		client_end(client, END_SHUTDOWN, NULL);
 }
 
 /* Goes on as soon as the pool's parameters are known. */

@@ -428,6 +428,8 @@ reply_copy_in(struct reply *reply)
 		owed_undo(server, 1);
 		owed_remove(owed, 1);
 	}
+	/* It may have waited for the answer to a Sync that is ignored now. */
+	stream_resume(&server->client->s, PAUSE_OWED_FULL);
 	owed->copy_in = true;
 	return REPLY_PASS;
 }

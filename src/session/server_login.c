@@ -153,7 +153,8 @@ server_login_lost(struct server *server, enum stream_end why)
 	else
 		snprintf(text, sizeof(text), "%s",
 		    "server closed the connection during login");
-	server_login_failed(server, false, "08006", text);
+	/* A certificate does not get better by trying again. */
+	server_login_failed(server, why == STREAM_TLS_FAILED, "08006", text);
 }
 
 /*
@@ -358,7 +359,7 @@ server_tls_answered(struct server *server, char answer, size_t len)
 	struct server_opening *opening = server->opening;
 
 	if (len != 1) {
-		server_login_failed(server, false, "08P01",
+		server_login_failed(server, true, "08P01",
 		    "bytes behind the answer to SSLRequest");
 	} else if (answer == 'S') {
 		server_move(server, SERVER_TLS);
@@ -370,7 +371,7 @@ server_tls_answered(struct server *server, char answer, size_t len)
 	    opening->db->sslmode < CONF_SSL_REQUIRE) {
 		server_send_startup(server);
 	} else {
-		server_login_failed(server, false, "08006",
+		server_login_failed(server, true, "08006",
 		    "server does not support SSL, but SSL was required");
 	}
 }

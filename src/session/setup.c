@@ -87,8 +87,7 @@ setup_add_server_tls(struct setup *setup, const struct conf_database *db,
 	struct setup_tls *tls;
 	char why[512];
 
-	/* `allow` begins without TLS, and servers hardly ever insist. */
-	if (db->sslmode <= CONF_SSL_ALLOW || server_tls_find(setup, db))
+	if (db->sslmode == CONF_SSL_DISABLE || server_tls_find(setup, db))
 		return true;
 	tls = mem_new(&setup_tls_type);
 	if (tls == NULL)

@@ -391,6 +391,16 @@ worker_check_pools(struct worker *worker)
 	}
 }
 
+/* The last client has gone. Until then a worker without clients goes on: its
+ * idle servers may be wanted elsewhere. */
+static void
+worker_stop(struct worker *worker, void *arg)
+{
+	(void)arg;
+	if (process.clients == 0)
+		loop_stop(worker->loop);
+}
+
 static void
 worker_tick(struct loop_timer *timer)
 {
@@ -398,6 +408,8 @@ worker_tick(struct loop_timer *timer)
 
 	loop_timer_set(worker->loop, timer, clock_us() + TICK_US);
 	worker_check_pools(worker);
+	if (process.leaving > STAYING)
+		worker_stop(worker, NULL);
 }
 
 static void
@@ -410,8 +422,8 @@ worker_reap(struct loop_task *task)
 		client_free(container_of(node, struct client, node));
 	while ((node = list_pop(&worker->dead_servers)) != NULL)
 		server_free(container_of(node, struct server, node));
-	if (process.leaving > STAYING && worker->client_count == 0)
-		loop_stop(worker->loop);
+	if (process.leaving > STAYING && process.clients == 0)
+		workers_post(worker_stop, NULL);
 }
 
 static void

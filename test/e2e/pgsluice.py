@@ -40,7 +40,7 @@ ROLES = {
 DATABASES = ("app", "other")
 
 # What a sanitizer or a failed check() says on its way out.
-REPORTS = re.compile(r"check failed|ERROR: \w+Sanitizer|"
+REPORTS = re.compile(r"bug: check failed|ERROR: \w+Sanitizer|"
                      r"WARNING: ThreadSanitizer|runtime error: |"
                      r"SUMMARY: \w+Sanitizer")
 

@@ -392,7 +392,7 @@ def test_rules_choose_the_method(ruled):
 def test_malformed_rules_are_refused_and_the_old_ones_stay(ruled):
     pooler = ruled("host app app all scram-sha-256")
     with pytest.raises(wire.ServerError) as error:
-        ruled("host app app all scram-sha-256", "host app all nonsense")
+        ruled("host app app all scram-sha-256", "host app all all nonsense")
     assert "hba.conf:3: method nonsense" in error.value.fields["D"]
     assert is_let_in(pooler)
 

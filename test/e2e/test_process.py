@@ -224,6 +224,7 @@ def test_sigusr1_pauses_and_sigusr2_resumes(pgsluice):
 def test_the_pidfile_is_there_as_long_as_the_process(start_pgsluice, tmp_path):
     path = tmp_path / "pid"
     pooler = start_pgsluice(pidfile=path)
+    pooler.wait_log("pgsluice .* is up")
     assert int(path.read_text()) == pooler.process.pid
     assert pooler.stop() == 0
     assert not path.exists()

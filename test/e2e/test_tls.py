@@ -164,7 +164,6 @@ def test_direct_tls_without_the_right_alpn_is_closed(forced, authority):
     assert fails(direct, pooler, offers())
     assert fails(direct, pooler, offers("h2"))
     assert fails(direct, pooler, offers("postgresq"))
-    pooler.configure_over_unix = None
     assert is_let_in(pooler, tls=trusting(), direct=True)
 
 
@@ -234,14 +233,8 @@ def test_the_console_says_which_tls_is_in_use(start_pgsluice, authority,
 
 # Requests for encryption
 
-def answers(pooler, *packets):
-    """The bytes that come until the end, when these are sent at once."""
-    with knock(pooler) as client:
-        client.send(*packets)
-        return client.until_end()
-
-
 def all_bytes(client):
+    """Whatever comes until the other side closes."""
     data = b""
     try:
         while True:
@@ -396,7 +389,6 @@ def test_new_certificates_are_taken_and_old_sessions_go_on(
             pooler.console("RELOAD")
         else:
             pooler.send_signal(signal.SIGHUP)
-            pooler.wait_log("(?s)RELOAD.*SIGHUP|SIGHUP|got HUP|reload")
 
         def new_is_shown():
             try:
@@ -487,8 +479,8 @@ def test_a_server_of_another_name_is_no_server(start_pgsluice, authority):
         for host in ("localhost", "127.0.0.1"):
             error = fake_login(start_pgsluice, server, authority.ca,
                                host=host, sslmode="verify-full")
-            assert "TLS" in error.text
-            assert server.seen.get()[0] == "no tls"
+            assert "certificate verify failed" in error.fields["D"]
+            assert server.saw("no tls")
             assert fake_login(start_pgsluice, server, authority.ca,
                               host=host, sslmode="verify-ca") is None
             assert server.saw("startup")
@@ -500,7 +492,7 @@ def test_a_server_of_another_authority_is_no_server(
         for mode in ("verify-ca", "verify-full"):
             assert fake_login(start_pgsluice, server, authority.ca,
                               host="localhost", sslmode=mode)
-            assert server.seen.get()[0] == "no tls"
+            assert server.saw("no tls")
         for mode in ("prefer", "require"):
             assert not fake_login(start_pgsluice, server, sslmode=mode)
             assert server.saw("startup")
@@ -512,7 +504,7 @@ def test_a_server_whose_certificate_has_expired_is_no_server(
     with FakeServer(TRUST, serving(authority, "expired")) as server:
         assert fake_login(start_pgsluice, server, authority.ca,
                           sslmode="verify-ca")
-        assert server.seen.get()[0] == "no tls"
+        assert server.saw("no tls")
 
 
 def test_a_server_that_speaks_old_tls_only_is_not_spoken_to(start_pgsluice,
@@ -531,7 +523,7 @@ def test_a_server_that_speaks_old_tls_only_is_not_spoken_to(start_pgsluice,
             assert client.sock.version() == "TLSv1.1"
         assert server.saw("gone") is None
         assert fake_login(start_pgsluice, server, sslmode="require")
-        assert server.seen.get()[0] == "no tls"
+        assert server.saw("no tls")
 
 
 def test_bytes_stuffed_behind_a_servers_answer_end_it(start_pgsluice,
@@ -540,8 +532,8 @@ def test_bytes_stuffed_behind_a_servers_answer_end_it(start_pgsluice,
     for context in (None, serving(authority)):
         with FakeServer(TRUST, context, stuffing=error) as server:
             refused = fake_login(start_pgsluice, server, sslmode="prefer")
-            assert "behind the answer to SSLRequest" in refused.text
-            assert server.saw("no tls" if context else "gone") is not 0
+            assert "behind the answer" in refused.fields["D"]
+            assert server.saw("gone") is None
 
 
 def test_a_server_is_told_which_name_is_meant(start_pgsluice, authority):
