@@ -19,6 +19,9 @@ void link_serve(struct server *server, struct client *client);
 /* The server that was to come for a client that left the line is lost: the
  * client looks for another one. */
 void link_retry(struct worker *worker, uint64_t client_id);
+/* A session that goes on after a DISCARD ALL has the parameters of the
+ * client's login set again. False: nothing is to be passed on now. */
+bool link_refresh(struct client *client);
 /* The parameters that were tried alone are good. */
 void link_vars_accepted(struct server *server);
 /* A query of the client's has got its ReadyForQuery: times and counts. */

@@ -83,6 +83,17 @@ link_put_vars(struct server *server, struct client *client)
 	return true;
 }
 
+bool
+link_refresh(struct client *client)
+{
+	struct server *server = client->server;
+
+	if (server->vars == client->vars || server->status != 'I' ||
+	    server->owed.count > 0 || server->owed.batch_open)
+		return true;
+	return link_put_vars(server, client) && !server->unproven;
+}
+
 void
 link_vars_accepted(struct server *server)
 {

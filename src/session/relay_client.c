@@ -114,10 +114,14 @@ pass_link(struct pass *pass)
 	struct client *client = pass->client;
 
 	if (client->server != NULL) {
-		if (client->server->owed.count < OWED_MAX)
+		if (client->server->owed.count >= OWED_MAX) {
+			stream_pause(&client->s, PAUSE_OWED_FULL);
+			return false;
+		}
+		if (client->server->vars == client->vars)
 			return true;
-		stream_pause(&client->s, PAUSE_OWED_FULL);
-		return false;
+		pass_put(pass);
+		return link_refresh(client);
 	}
 	check(pass->run == pass->pos);
 	return link_take(client) && !stream_is_paused(&client->s);

@@ -316,7 +316,8 @@ client_finish_plan(struct client *c)
 {
 	enum op op = c->plan.op;
 
-	ledger_settle_rest(c, "rolled back, failed, or given up after an error");
+	ledger_settle_rest(c,
+	    "rolled back, failed, or given up after an error");
 	if (op < OPS)
 		checker.done[op]++;
 	if (c->in_block) {

@@ -2,7 +2,8 @@
 
 import wire
 from differential import dialogue
-from wire import (bind, copy_data, copy_done, copy_fail, execute, message, parse, query, sync)
+from wire import (bind, copy_data, copy_done, copy_fail, execute, message,
+                  parse, query, sync)
 
 
 @dialogue()
@@ -15,7 +16,7 @@ def copy_messages_while_nothing_is_copied_are_ignored(talk):
     talk.ready()
 
 
-@dialogue(silent=True)
+@dialogue(silent=True, heavy=True)
 def a_query_in_the_middle_of_copy(talk):
     talk.send(query("COPY diff_copy FROM STDIN"))
     talk.until("G")
@@ -24,13 +25,15 @@ def a_query_in_the_middle_of_copy(talk):
 
 
 def add_broken(name, data, silent=False):
-    """A dialogue of one message that ends the connection."""
+    """A dialogue of one message that ends the connection. Not byte by byte:
+    who closes while more is still coming resets the connection, and then its
+    last words may be lost."""
     def run(talk):
         talk.send(data)
         talk.closed()
 
     run.__name__ = name
-    dialogue(loose=True, silent=silent)(run)
+    dialogue(loose=True, silent=silent, heavy=True)(run)
 
 
 add_broken("an_unknown_message", message("y", b"what is this"))

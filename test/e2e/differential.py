@@ -3,8 +3,10 @@
 A dialogue (they are in dialogues*.py) is a function that sends protocol
 messages and says how far to read in between; what came back is the result.
 play() runs one over a connection and returns every message, with what must
-differ masked out (process ids and cancel keys; the order of the parameters
-told at login). Two runs of one dialogue must give equal lists.
+differ masked out: process ids and cancel keys, and where exactly a
+ParameterStatus comes, which the protocol leaves open (here they come in order
+of name before the ReadyForQuery, as in Postgres). Two runs of one dialogue
+must give equal lists.
 
     @dialogue()
     def a_select(talk):
@@ -148,6 +150,21 @@ def masked(got, loose):
     return got.kind, got.body
 
 
+def parameters_last(messages):
+    """Each ParameterStatus moved to the ReadyForQuery that follows it."""
+    moved, result = [], []
+    for got in messages:
+        kind = got.kind if isinstance(got, wire.Message) else "closed"
+        if kind == "S":
+            moved.append(got)
+            continue
+        if kind in ("Z", "closed"):
+            result += sorted(moved, key=lambda each: each.body)
+            moved = []
+        result.append(got)
+    return result + moved
+
+
 def login(link, parameters):
     """All that came in answer, in an order of its own."""
     got = []
@@ -170,7 +187,8 @@ def play(dialogue_, connect, between=lambda: None):
         result = login(link, dialogue_.parameters)
         talk = Talk(link, between)
         dialogue_.run(talk)
-        result += [masked(got, dialogue_.loose) for got in talk.got]
+        result += [masked(got, dialogue_.loose)
+                   for got in parameters_last(talk.got)]
         if result[-1] != "closed":
             link.send(wire.terminate())
             assert link.until_closed() == []

@@ -179,6 +179,7 @@ def test_tls_that_was_asked_for_needs_no_alpn_but_no_wrong_one(forced,
     assert fails(knock, pooler, tls=offers("h2"))
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
 def test_tls_1_2_is_the_oldest_that_is_spoken(forced, authority):
     pooler = forced(client_tls_protocols="all", **client_tls(authority))
 
@@ -479,7 +480,7 @@ def test_a_server_of_another_name_is_no_server(start_pgsluice, authority):
         for host in ("localhost", "127.0.0.1"):
             error = fake_login(start_pgsluice, server, authority.ca,
                                host=host, sslmode="verify-full")
-            assert "certificate verify failed" in error.fields["D"]
+            assert "TLS: " in error.fields["D"]
             assert server.saw("no tls")
             assert fake_login(start_pgsluice, server, authority.ca,
                               host=host, sslmode="verify-ca") is None
@@ -507,6 +508,7 @@ def test_a_server_whose_certificate_has_expired_is_no_server(
         assert server.saw("no tls")
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
 def test_a_server_that_speaks_old_tls_only_is_not_spoken_to(start_pgsluice,
                                                             authority):
     context = serving(authority)

@@ -417,6 +417,10 @@ test_without_descriptors_it_rests_and_goes_on(void **state)
 	struct loop_timer timer;
 	uint64_t turns;
 
+	/* valgrind keeps descriptors of its own, beyond the limit. */
+	if (getenv("UNDER_VALGRIND") != NULL)
+		skip();
+
 	(void)state;
 	assert_true(client >= 0);
 	log_setup(&quiet);
