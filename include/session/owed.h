@@ -79,7 +79,6 @@ struct owed_entry *owed_at(const struct owed *owed, uint32_t i); /* 0=head */
 void owed_pop(struct owed *owed);
 void owed_pop_last(struct owed *owed);
 void owed_remove(struct owed *owed, uint32_t i);
-/* Is any reply owed by the server itself? */
 /*
  * Would a message that names `name` depend on how an earlier batch ends, one
  * whose Sync has been passed on and not been answered? Then it must wait.
@@ -87,7 +86,10 @@ void owed_remove(struct owed *owed, uint32_t i);
 bool owed_is_uncertain(const struct owed *owed, const char *name, size_t len);
 /* The same for a statement that is being prepared or closed on the server. */
 bool owed_is_pending(const struct owed *owed, const struct stmt *stmt);
+/* Is no reply owed by the server itself? */
 bool owed_is_clear(const struct owed *owed);
+/* Is there a Bind that we answer ourselves? */
+bool owed_has_local_bind(const struct owed *owed);
 /* May what is owed end a transaction? */
 bool owed_may_end(const struct owed *owed);
 void owed_change_free(struct owed_change *change);

@@ -19,8 +19,12 @@ enum frame_result {
 /* The header of a regular message (protocol 3, "Message Formats"). */
 struct frame {
 	uint8_t type;
-	uint32_t body;		/* bytes behind the header; 0..2^31-5 */
+	uint32_t body;		/* bytes behind the header */
 };
+
+/* The largest length word that Postgres takes or sends (what it can allocate
+ * at once); it hangs up on a larger one. */
+#define FRAME_LENGTH_MAX 0x3ffffffeu
 
 /* Numbers on the wire are big-endian and stand anywhere. */
 static inline uint32_t
@@ -33,18 +37,18 @@ frame_load_u32(const char *at)
 }
 
 /* Reads the header at `at`; FRAME_OK when 5 bytes are there and the length
- * word is 4..2^31-1. The body need not have arrived. */
+ * word is 4..FRAME_LENGTH_MAX. The body need not have arrived. */
 static inline enum frame_result
 frame_peek(const char *at, size_t len, struct frame *ret)
 {
 	uint32_t length;
 
-	/* The first byte of the length tells already that it is negative. */
+	/* The first byte of the length may tell already. */
 	if (len < FRAME_HEADER)
-		return len >= 2 && ((unsigned char)at[1] & 0x80) != 0 ?
+		return len >= 2 && ((unsigned char)at[1] & 0xc0) != 0 ?
 		    FRAME_BAD : FRAME_MORE;
 	length = frame_load_u32(at + 1);
-	if (length < 4 || length > INT32_MAX)
+	if (length < 4 || length > FRAME_LENGTH_MAX)
 		return FRAME_BAD;
 	ret->type = (uint8_t)at[0];
 	ret->body = length - 4;

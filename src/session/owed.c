@@ -179,6 +179,16 @@ owed_is_clear(const struct owed *owed)
 }
 
 bool
+owed_has_local_bind(const struct owed *owed)
+{
+	for (uint32_t i = 0; owed->local > 0 && i < owed->count; i++)
+		if (owed_at(owed, i)->kind == OWED_BIND &&
+		    owed_at(owed, i)->action == OWED_LOCAL)
+			return true;
+	return false;
+}
+
+bool
 owed_may_end(const struct owed *owed)
 {
 	for (uint32_t i = 0; i < owed->count; i++)

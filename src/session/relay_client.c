@@ -308,6 +308,7 @@ pass_query(struct pass *pass, const struct frame *frame)
 	stmt_unref(client->unnamed);
 	client->unnamed = NULL;
 	server_set_unnamed(server, NULL);
+	server_set_local_portal(server, NULL);
 
 	struct owed_entry *entry = pass_owe(pass, OWED_QUERY, OWED_FORWARD);
 	if (entry == NULL)

@@ -219,6 +219,8 @@ owed_undo(struct server *server, uint32_t i)
 		server->tainted = true;
 	if (entry->unnamed)
 		server_set_unnamed(server, NULL);
+	if (entry->kind == OWED_BIND && entry->action == OWED_LOCAL)
+		server_set_local_portal(server, NULL);
 	stmt_unref(entry->stmt);
 	owed_change_free(entry->change);
 	entry->stmt = NULL;
@@ -327,6 +329,12 @@ reply_error(struct reply *reply, const struct frame *frame)
 	if (action == OWED_SWALLOW && head->kind == OWED_QUERY) {
 		server_own_query_failed(server, &fields);
 		return REPLY_SWALLOW;
+	}
+	/* A Parse of the unnamed statement begins with dropping the last one:
+	 * if it fails there is none. */
+	if (head->change != NULL && head->unnamed) {
+		stmt_unref(head->change->was);
+		head->change->was = NULL;
 	}
 	if (head->kind != OWED_QUERY && head->kind != OWED_FUNCTION)
 		owed_skip_to_sync(server);
@@ -458,7 +466,10 @@ reply_ready(struct reply *reply, const struct frame *frame)
 	owed_settle(server);
 	server->commit_sent = server->commit_sent &&
 	    owed_may_end(&server->owed);
-	server_set_local_portal(server, NULL);
+	/* Portals end with their transaction; one that was bound behind what
+	 * was answered now belongs to the next. */
+	if (status != 'T' && !owed_has_local_bind(&server->owed))
+		server_set_local_portal(server, NULL);
 	server->owed.batch_open = !owed_is_clear(&server->owed);
 	if (forward && server->client != NULL)
 		link_query_ended(server->client);

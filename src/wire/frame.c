@@ -6,9 +6,8 @@
  *	| type |        length = 4 + body          | body ...
  *	+------+--------+--------+--------+--------+-----------
  *
- * The length is a signed 32-bit number for Postgres, so 2^31 and above is as
- * impossible as 0..3. Reading the header runs once a message and is inline in
- * wire/frame.h.
+ * A length above 1 GB is as impossible as 0..3. Reading the header runs once
+ * a message and is inline in wire/frame.h.
  */
 #include "wire/frame.h"
 

@@ -45,7 +45,7 @@ put_u32(char *at, uint32_t value)
 }
 
 static void
-a_length_is_from_4_to_2_31_less_1(void **state)
+a_length_is_from_4_to_what_postgres_takes(void **state)
 {
 	static const struct {
 		uint32_t length;
@@ -53,7 +53,8 @@ a_length_is_from_4_to_2_31_less_1(void **state)
 	} rows[] = {
 		{ 0, FRAME_BAD }, { 1, FRAME_BAD }, { 2, FRAME_BAD },
 		{ 3, FRAME_BAD }, { 4, FRAME_OK }, { 5, FRAME_OK },
-		{ 0x7ffffffe, FRAME_OK }, { 0x7fffffff, FRAME_OK },
+		{ 0x3ffffffd, FRAME_OK }, { 0x3ffffffe, FRAME_OK },
+		{ 0x3fffffff, FRAME_BAD }, { 0x7fffffff, FRAME_BAD },
 		{ 0x80000000, FRAME_BAD }, { 0x80000004, FRAME_BAD },
 		{ 0xfffffffe, FRAME_BAD }, { 0xffffffff, FRAME_BAD },
 	};
@@ -81,7 +82,7 @@ static void
 a_header_cut_short_is_never_ok(void **state)
 {
 	static const uint32_t lengths[] = {
-		0, 3, 4, 0x7fffffff, 0x80000000, 0xffffffff,
+		0, 3, 4, 0x3fffffff, 0x40000000, 0x80000000, 0xffffffff,
 	};
 	struct frame frame;
 	size_t i, len;
@@ -94,9 +95,9 @@ a_header_cut_short_is_never_ok(void **state)
 
 			put_u32(bytes + 1, lengths[i]);
 			cut = mem_dup(bytes, len);
-			/* the sign bit is known from the second byte on */
+			/* 1 GB is known from the second byte on */
 			assert_int_equal(frame_peek(cut, len, &frame),
-			    len >= 2 && lengths[i] >= 0x80000000 ?
+			    len >= 2 && lengths[i] >= 0x40000000 ?
 			    FRAME_BAD : FRAME_MORE);
 			mem_free(cut);
 		}
@@ -142,7 +143,7 @@ a_message_is_taken_when_all_of_it_is_there(void **state)
 	    FRAME_BAD);
 	assert_int_equal(frame_take("Z\x7f\xff\xff\xff", 5, 9, &frame, &body),
 	    FRAME_BAD);
-	assert_int_equal(frame_take("Z\x7f\xff\xff\xff", 5, UINT32_MAX,
+	assert_int_equal(frame_take("Z\x3f\xff\xff\xfe", 5, UINT32_MAX,
 	    &frame, &body), FRAME_MORE);
 	assert_int_equal(frame_take("S\0\0\0\4", 5, 0, &frame, &body),
 	    FRAME_OK);
@@ -840,7 +841,7 @@ int
 main(void)
 {
 	const struct CMUnitTest frames[] = {
-		cmocka_unit_test(a_length_is_from_4_to_2_31_less_1),
+		cmocka_unit_test(a_length_is_from_4_to_what_postgres_takes),
 		cmocka_unit_test(a_header_cut_short_is_never_ok),
 		cmocka_unit_test(types_and_lengths_are_not_signed_chars),
 		cmocka_unit_test(a_message_is_taken_when_all_of_it_is_there),
