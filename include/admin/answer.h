@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "admin/command.h"
+#include "admin/extended.h"
 #include "base/buf.h"
 #include "net/loop.h"
 #include "session/client.h"
@@ -20,7 +21,7 @@ struct pool_quota;
 struct console {
 	uint32_t magic;
 	struct client *client;
-	bool skipping;			/* an error in a batch: up to Sync */
+	struct extended extended;
 	/* PAUSE and WAIT_CLOSE: looks whether it is over. */
 	void (*look)(struct client *client);
 	const char *tag;		/* to answer with then */
@@ -40,8 +41,16 @@ void answer_error(struct client *client, const char *sqlstate,
 void answer_error_detail(struct client *client, const char *sqlstate,
     const char *message, const struct buf *detail);
 void answer_no_memory(struct client *client);
-/* Messages that are composed already; ReadyForQuery is added. */
+/* The text is no command. */
+void answer_no_command(struct client *client, struct span text);
+/* Messages that are composed already; ReadyForQuery is added, where they
+ * answer a simple query. */
 void answer_messages(struct client *client, struct buf *out);
+/* Messages that answer one of a batch, as they are. */
+void answer_part(struct client *client, struct buf *out);
+
+/* Runs a command, which is answered by one of these. */
+void console_query(struct client *client, struct span text);
 
 struct console *console_of(struct client *client);
 /* Looks at once and then every so often, until look() answers. */

@@ -6,6 +6,7 @@
 #include "admin/role.h"
 #include "admin/rows.h"
 
+struct command;
 struct server;
 struct worker;
 
@@ -27,14 +28,25 @@ struct show_table {
 	void (*compose)(struct show *show);
 };
 
-/* gate.c: has everything been paused (SHOW STATE)? */
-bool gate_is_closed(void);
+/* The columns of what this command shows; NULL: it shows none. */
+const struct msg_column *show_columns(const struct command *command,
+    uint16_t *ret_count);
+
+/* gate.c: what holds all databases at once (SHOW STATE). */
+enum gate {
+	GATE_OPEN,
+	GATE_PAUSED,			/* by PAUSE, KILL or SIGUSR1 */
+	GATE_SUSPENDED,
+};
+enum gate gate_state(void);
 /* Is this server to be closed as soon as it is free? */
 bool gate_is_outdated(const struct server *server);
 /* "session", "transaction", "statement" */
 const char *pool_mode_shown(int mode);
 
 /* show_sessions.c */
+/* Does it idle for so long that it is tried before it is lent? */
+bool server_is_used(const struct server *server);
 void collect_clients(struct worker *worker, struct rows *rows);
 void collect_servers(struct worker *worker, struct rows *rows);
 void collect_sockets(struct worker *worker, struct rows *rows);
@@ -59,6 +71,8 @@ void show_mem(struct show *show);
 void show_state(struct show *show);
 void show_config(struct show *show);
 void show_dns_hosts(struct show *show);
+/* For what there is none of. */
+void show_nothing(struct show *show);
 void show_version(struct show *show);
 
 #endif

@@ -27,6 +27,7 @@ enum stream_pause {
 	PAUSE_OWED_FULL = 1 << 3,	/* too many replies owed */
 	PAUSE_CLOSING   = 1 << 4,	/* the last bytes go out, then close */
 	PAUSE_ANSWER    = 1 << 5,	/* an answer is being put together */
+	PAUSE_SUSPENDED = 1 << 6,	/* console: SUSPEND */
 };
 
 /* How a stream ended. */
@@ -166,6 +167,8 @@ void stream_local_address(const struct stream *s, union stream_address *ret);
 bool stream_is_unix(const struct stream *s);
 /* uid of the process at the other end of a unix socket; false: unknown */
 bool stream_peer_uid(const struct stream *s, uint32_t *ret_uid);
+/* ... and its process id; 0: unknown */
+uint32_t stream_peer_pid(const struct stream *s);
 /* The name that the system has for that uid; false: none that fits. */
 bool stream_peer_user(const struct stream *s, char *name, size_t size);
 /* "127.0.0.1" / "::1" / "unix", and the port (0 for unix). */

@@ -111,6 +111,7 @@ struct pool {
 	struct list line;		/* pool_wait.node, oldest first */
 	unsigned waiting;		/* length of the line */
 	_Atomic unsigned servers;	/* opening, in use, idle, closing */
+	_Atomic unsigned pinned;	/* tied to a client by session state */
 	unsigned opening;
 	struct pool_trouble trouble;
 	_Atomic unsigned welcome_wanted; /* logins that wait for it */
@@ -118,6 +119,9 @@ struct pool {
 	unsigned shard_count;
 	struct pool_shard *shard;
 };
+
+/* Console: no database lends servers, be it there already or yet to come. */
+extern _Atomic bool pools_paused;
 
 /* The directory of pools. Configures how many workers there are. */
 void pools_init(unsigned workers);
@@ -130,6 +134,8 @@ struct pool *pool_next(struct pool *after);	/* NULL = first / end */
 /* Hands a new configuration to all pools. */
 void pools_configure(struct conf *conf);
 struct pool_quota *pool_quota_find(struct span name, bool of_user);
+/* A database's, made if nobody has used it yet. NULL: out of memory. */
+struct pool_quota *pool_quota_get(struct span database);
 struct pool_quota *pool_quota_next(struct pool_quota *after, bool of_user);
 
 /* The limits in force. */

@@ -52,11 +52,12 @@ struct client {
 	char *console_user;		/* who, when there is no pool */
 	unsigned char key[CLIENT_KEY];	/* cancel key */
 	uint64_t connected_us;		/* wall clock, for SHOW */
-	uint64_t request_us;		/* wall clock of the last request */
+	uint64_t request_us;		/* when the last request came */
 	uint64_t state_us;		/* clock_us() when the state began */
 	uint64_t query_us;		/* when the query began; 0 = none */
 	uint64_t xact_us;		/* when the transaction began */
 	uint64_t idle_us;		/* when the transaction went idle */
+	uint64_t sent_counted;		/* of s.sent: in the pool's sum */
 };
 
 /* Takes over the socket; on the worker's thread. */
@@ -86,6 +87,10 @@ void client_error(struct client *client, enum ending ending,
 void client_ready(struct client *client);	/* ReadyForQuery, idle */
 /* No server for this client: end or refuse, with the pool's trouble. */
 void client_end_trouble(struct client *client, enum ending ending);
+
+/* Adds to the pool's sums: bytes taken from this client just now, and what it
+ * was sent since the last time. */
+void client_count_bytes(struct client *client, size_t received);
 
 /* Re-arms the client's timer for its state and configuration. */
 void client_arm(struct client *client);

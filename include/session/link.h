@@ -35,6 +35,8 @@ void link_undo(struct client *client);
 /* The client goes away in the middle of something: what becomes of the
  * server depends on what it owes. */
 void link_cut(struct client *client);
+/* Has this idle server to be tried before it is lent? */
+bool link_needs_check(const struct server *server);
 /* A server has nothing to do: test, reset, cool, close, or the next client.*/
 void server_free_up(struct server *server);
 /* The same at the end of this turn: not inside somebody else's walk. */

@@ -42,6 +42,7 @@ struct owed_entry {
 	uint8_t action;			/* enum owed_action */
 	bool clears;			/* DEALLOCATE ALL or DISCARD ALL: takes
 					 * all the client's names */
+	bool probe;			/* its rows are for session/state.c */
 	bool discards;			/* DISCARD ALL: puts parameters back */
 	bool unnamed;			/* PARSE of the unnamed statement */
 	bool ends;			/* a COMMIT, or it may be one */

@@ -16,11 +16,9 @@
 struct client;
 struct server;
 
-/* A simple query up to this size is looked at for DEALLOCATE and COMMIT; so
- * no name in one is longer. */
+/* A simple query up to this size is looked at for DEALLOCATE; so no name in
+ * one is longer. */
 #define PASS_SCAN_MAX 256
-/* Inside a transaction, a longer one up to this size: for COMMIT alone. */
-#define PASS_SCAN_LONG_MAX 16384
 
 /* The walk through one read. */
 struct pass {
@@ -56,6 +54,8 @@ bool pass_link(struct pass *pass);
 /* Notes a debt; NULL: the client has ended for want of memory. */
 struct owed_entry *pass_owe(struct pass *pass, enum owed_kind kind,
     enum owed_action action);
+/* A statement that fails, as a Query or a Parse. */
+void pass_put_refusal(struct pass *pass, char type, const char *reason);
 /* Notes with what is owed what the statement does beside answering. */
 void pass_note_effects(struct server *server, struct owed_entry *entry,
     uint32_t effects);

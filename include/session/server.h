@@ -35,6 +35,7 @@ struct server {
 	bool tainted;			/* not for anybody else: close it */
 	bool is_local;			/* unix socket or loopback */
 	bool commit_sent;		/* since the last Z, or it is owed */
+	bool discarded;			/* DISCARD ALL, in the batch at hand */
 	bool unproven;			/* the parameters sent may be refused */
 	struct stream s;
 	struct worker *worker;
@@ -53,6 +54,16 @@ struct server {
 	struct stmt *unnamed;		/* in its unnamed slot; or unknown */
 	struct vars *vars;		/* what its session differs by */
 	struct vars *baseline;		/* what it reported at login */
+	/* What became of the session's state (session/state.c): */
+	uint32_t touched;		/* effects since the last probe */
+	uint32_t pins;			/* 1 << enum state_pin */
+	uint32_t pins_probed;		/* being collected */
+	bool recheck;			/* are the pins still there? */
+	bool patient;			/* the probe has no time limit */
+	bool retry;			/* ask again, patiently */
+	struct vars *probed;		/* being collected; or NULL */
+	struct vars *customs;		/* names to ask for */
+	uint64_t pinned_us;		/* wall clock */
 	bool cancel_wanted;		/* when our own query has ended */
 	uint64_t cancel_for;		/* ... for this canceller, or 0 */
 	unsigned cancels;		/* on their way; not given meanwhile */
@@ -70,7 +81,7 @@ struct server {
 	uint64_t opened_us;		/* clock_us() */
 	uint64_t lifetime_us;		/* with jitter; 0 = one use */
 	uint64_t connected_us;		/* wall clock, for SHOW */
-	uint64_t request_us;		/* wall clock of the last link */
+	uint64_t request_us;		/* when it was lent last; 0 = never */
 	struct loop_mail mail;		/* when it moves to another worker */
 	uint64_t mail_client;		/* ... and for whom; 0 = the line */
 };

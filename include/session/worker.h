@@ -61,6 +61,8 @@ struct process {
 	_Atomic int clients;		/* sockets, all */
 	_Atomic int logged_in;		/* clients with a pool */
 	_Atomic int leaving;		/* enum leaving */
+	_Atomic bool suspended;		/* console: SUSPEND; clients that have
+					 * logged in are not read from */
 	uint64_t started_us;		/* wall clock */
 	/* The console's door, set by admin/: takes over a client that has
 	 * logged in to the console's database; offers it each message. */

@@ -34,6 +34,9 @@ enum sql_effect {
 	SQL_UNKNOWN        = 1 << 15,	/* may do anything */
 	SQL_SEVERAL        = 1 << 16,	/* more than one statement */
 	SQL_ROLLBACK_TO    = 1 << 17,	/* a savepoint: undoes SETs since */
+	SQL_SEED           = 1 << 18,	/* setseed() */
+	SQL_RESET          = 1 << 19,	/* RESET, SET ... TO DEFAULT; SQL_SET
+					 * is set as well */
 };
 
 /*

@@ -247,6 +247,9 @@ command_parse(struct span text, char *room, struct command *ret,
 	why = parse_arguments(&lexer, &command);
 	if (why == NULL)
 		why = parse_end(&lexer);
+	/* A SELECT that is more than another word for SHOW is SQL. */
+	if (why != NULL && command.verb == COMMAND_SELECT)
+		return COMMAND_UNKNOWN;
 	if (why != NULL) {
 		*ret_why = why;
 		return COMMAND_BAD;

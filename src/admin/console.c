@@ -10,7 +10,8 @@
  * A client that waits for its answer is paused, so commands are answered one
  * after another, in order, and a client that does not read what it is sent is
  * not read from either. Messages of the extended protocol are answered as the
- * protocol wants an error answered there: once, then silence up to Sync.
+ * protocol wants them answered (extended.c); what a driver sends of its own
+ * accord is in driver.c.
  *
  * Who may do what is said in commands.def and show.def, row by row.
  */
@@ -20,6 +21,7 @@
 #include <stdio.h>
 
 #include "admin/answer.h"
+#include "admin/driver.h"
 #include "admin/role.h"
 #include "admin/rows.h"
 #include "admin/version.h"
@@ -62,10 +64,9 @@ console_of(struct client *client)
  * Answers.
  */
 
-void
-answer_messages(struct client *client, struct buf *out)
+static void
+answer_send(struct client *client, const struct buf *out)
 {
-	msg_ready(out, 'I');
 	if (out->failed) {
 		client_end(client, END_NO_MEMORY, NULL);
 		return;
@@ -73,6 +74,29 @@ answer_messages(struct client *client, struct buf *out)
 	if (stream_send(&client->s, out->at, out->len) == STREAM_QUEUED)
 		stream_pause(&client->s, PAUSE_PEER_FULL);
 	stream_resume(&client->s, PAUSE_ANSWER);
+}
+
+void
+answer_messages(struct client *client, struct buf *out)
+{
+	struct extended *extended = &console_of(client)->extended;
+	struct buf part = { 0 };
+
+	if (extended->running && !out->failed) {
+		extended_answer(extended, buf_span(out), &part);
+		answer_send(client, &part);
+		buf_finish(&part);
+	} else {
+		msg_ready(out, 'I');
+		answer_send(client, out);
+	}
+}
+
+void
+answer_part(struct client *client, struct buf *out)
+{
+	console_of(client)->extended.running = false;
+	answer_send(client, out);
 }
 
 /* Where the next answer is composed. */
@@ -95,46 +119,41 @@ answer_done(struct client *client, const char *tag)
 }
 
 static void
-put_error(struct buf *out, const char *sqlstate, const char *message,
-    const char *detail)
+answer_with(struct client *client, const struct msg_error *error)
 {
-	const struct msg_error error = {
-		.severity = "ERROR", .sqlstate = sqlstate,
-		.message = message, .detail = detail,
-	};
+	struct buf *out = answer_begin(client);
 
-	msg_error(out, &error);
+	msg_error(out, error);
+	answer_messages(client, out);
 }
 
 void
 answer_error(struct client *client, const char *sqlstate, const char *fmt,
     ...)
 {
-	struct buf *out = answer_begin(client);
 	char message[512];
 	va_list args;
 
 	va_start(args, fmt);
 	vsnprintf(message, sizeof(message), fmt, args);
 	va_end(args);
-	put_error(out, sqlstate, message, NULL);
-	answer_messages(client, out);
+	answer_with(client, &(struct msg_error){ .severity = "ERROR",
+	    .sqlstate = sqlstate, .message = message });
 }
 
 void
 answer_error_detail(struct client *client, const char *sqlstate,
     const char *message, const struct buf *detail)
 {
-	struct buf *out = answer_begin(client);
 	struct buf text = { 0 };
 	struct span lines = span_trim(buf_span(detail));
 
 	text_add_utf8(&text, lines, SIZE_MAX);
 	buf_add(&text, "", 1);
-	put_error(out, sqlstate, message,
-	    text.failed || lines.len == 0 ? NULL : text.at);
+	answer_with(client, &(struct msg_error){ .severity = "ERROR",
+	    .sqlstate = sqlstate, .message = message,
+	    .detail = text.failed || lines.len == 0 ? NULL : text.at });
 	buf_finish(&text);
-	answer_messages(client, out);
 }
 
 void
@@ -177,13 +196,6 @@ answer_look_again(struct client *client)
  * Commands.
  */
 
-void
-console_refuse(struct client *client, const struct command *command)
-{
-	answer_error(client, "0A000", "%s is not supported",
-	    command_name(command->verb));
-}
-
 static void
 console_run(struct client *client, struct span text,
     const struct command *command)
@@ -191,6 +203,8 @@ console_run(struct client *client, struct span text,
 	char prefix[512];
 	enum role role = handlers[command->verb].role;
 
+	if (command->verb == COMMAND_SET && driver_set(client, command))
+		return;
 	if (!role_allows(role, client)) {
 		answer_error(client, "42501", "admin access needed");
 		return;
@@ -202,18 +216,28 @@ console_run(struct client *client, struct span text,
 	handlers[command->verb].run(client, command);
 }
 
-static void
-console_unknown(struct client *client, struct span text)
+void
+answer_no_command(struct client *client, struct span text)
 {
-	struct buf echo = { 0 };
+	struct buf message = { 0 };
 
-	text_add_utf8(&echo, text, ECHO_MAX);
-	answer_error(client, "42601", "invalid command '%.*s', use SHOW HELP;",
-	    SPAN_ARG(buf_span(&echo)));
-	buf_finish(&echo);
+	text = span_trim(text);
+	buf_add_text(&message, "invalid command '");
+	text_add_utf8(&message, text, ECHO_MAX);
+	buf_add_text(&message, "', use SHOW HELP;");
+	buf_add(&message, "", 1);
+	if (message.failed)
+		answer_no_memory(client);
+	else
+		answer_with(client, &(struct msg_error){ .severity = "ERROR",
+		    .sqlstate = "42601", .message = message.at,
+		    .detail = "This is the admin console and no database: it "
+		    "takes the commands of SHOW HELP, and no SQL.",
+		    .hint = driver_hint(text) });
+	buf_finish(&message);
 }
 
-static void
+void
 console_query(struct client *client, struct span text)
 {
 	char *room = mem_alloc(text.len);
@@ -224,7 +248,7 @@ console_query(struct client *client, struct span text)
 		answer_no_memory(client);
 		return;
 	}
-	client->request_us = clock_wall_us();
+	client->request_us = clock_us();
 	switch (command_parse(text, room, &command, &why)) {
 	case COMMAND_OK:
 		console_run(client, span_trim(text), &command);
@@ -236,7 +260,7 @@ console_query(struct client *client, struct span text)
 		break;
 	}
 	case COMMAND_UNKNOWN:
-		console_unknown(client, span_trim(text));
+		answer_no_command(client, text);
 		break;
 	case COMMAND_BAD:
 		answer_error(client, "42601", "%s", why);
@@ -249,28 +273,10 @@ console_query(struct client *client, struct span text)
  * Messages.
  */
 
-/* One of the extended protocol: an error, the first time. */
-static void
-console_extended(struct client *client)
-{
-	struct console *console = console_of(client);
-	struct buf *out;
-
-	if (console->skipping)
-		return;
-	console->skipping = true;
-	out = answer_begin(client);
-	put_error(out, "0A000", "the console takes simple queries only", NULL);
-	if (out->failed)
-		client_end(client, END_NO_MEMORY, NULL);
-	else
-		stream_send(&client->s, out->at, out->len);
-}
-
 static void
 console_message(struct client *client, uint8_t type, struct span bytes)
 {
-	struct console *console = console_of(client);
+	struct extended *extended = &console_of(client)->extended;
 	struct body body = body_of(bytes);
 	struct span text;
 
@@ -279,18 +285,23 @@ console_message(struct client *client, uint8_t type, struct span bytes)
 		text = body_text(&body);
 		if (!body_is_done(&body))
 			client_end(client, END_PROTOCOL, "Query");
-		else if (!console->skipping)
+		else if (!extended->skipping)
 			console_query(client, text);
 		return;
-	case 'P': case 'B': case 'D': case 'E': case 'C': case 'H':
-		console_extended(client);
+	case 'P': case 'B': case 'D': case 'E': case 'C':
+		if (!extended->skipping &&
+		    !extended_message(client, type, bytes))
+			client_end(client, END_PROTOCOL, "extended query");
 		return;
+	case 'H':
+		return;		/* nothing is ever held back */
 	case 'S':
-		console->skipping = false;
+		extended->skipping = false;
+		extended->has_portal = false;	/* as at a commit */
 		answer_messages(client, answer_begin(client));
 		return;
 	case 'F':
-		if (!console->skipping)
+		if (!extended->skipping)
 			answer_error(client, "0A000",
 			    "the console has no functions");
 		return;
@@ -399,6 +410,7 @@ console_leave(struct client *client)
 	if (console == NULL)
 		return;
 	loop_timer_clear(&console->timer);
+	extended_finish(&console->extended);
 	client->console = NULL;
 	mem_delete(&console_type, console);
 }

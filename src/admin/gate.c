@@ -1,6 +1,6 @@
 /*
- * The gate between clients and servers: PAUSE and RESUME, DISABLE and ENABLE,
- * RECONNECT, KILL, WAIT_CLOSE, SHUTDOWN.
+ * The gate between clients and servers: PAUSE, SUSPEND and RESUME, DISABLE and
+ * ENABLE, RECONNECT, KILL, WAIT_CLOSE, SHUTDOWN.
  *
  * A database that is paused lends no servers: clients may log in and wait.
  * Pausing also retires its servers, so that Postgres may be restarted when
@@ -9,9 +9,19 @@
  * the present one (server_is_expired). RECONNECT is the same without the
  * pause, KILL the same without the patience.
  *
+ * PAUSE of one database and PAUSE of all are two reasons, each of which ends
+ * by its own RESUME. The one for all is a state of the process, not a mark on
+ * each database: it holds those too that come up later by way of `*`.
+ *
+ * SUSPEND stops the process where it is, transactions in the middle: nothing
+ * is read from clients that have logged in, nor from their servers, and what
+ * they are still to be sent leaves before it answers. No servers are lent
+ * either, so that whoever comes now stops at the same place.
+ *
  * What a pool allows is shared by all workers, and set here at once. What is
  * done to sessions is done by their workers (gather.h).
  */
+#include <pthread.h>
 #include <string.h>
 
 #include "admin/answer.h"
@@ -19,19 +29,31 @@
 #include "admin/gather.h"
 #include "admin/rows.h"
 #include "admin/show.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "conf/conf.h"
 #include "session/server.h"
 #include "session/setup.h"
 #include "session/worker.h"
 
-/* By PAUSE without a database, or SIGUSR1; for SHOW STATE. */
-static _Atomic bool all_paused;
+/* Held by whoever moves the gate, until all workers have been told. */
+static pthread_mutex_t gate_lock = PTHREAD_MUTEX_INITIALIZER;
+static _Atomic int gate;		/* enum gate */
+static _Atomic uint64_t suspended_us;	/* when; clock_us() */
 
-bool
-gate_is_closed(void)
+enum gate
+gate_state(void)
 {
-	return all_paused;
+	return (enum gate)gate;
+}
+
+/* Under the lock, as all that sets it. */
+static void
+gate_set(enum gate how)
+{
+	process.suspended = how == GATE_SUSPENDED;
+	pools_paused = how != GATE_OPEN;
+	gate = (int)how;
 }
 
 /*
@@ -44,28 +66,17 @@ is_console(struct span name)
 	return span_is(name, "pgsluice") || span_is(name, "pgbouncer");
 }
 
-/*
- * What all pools of a database share. One that nobody has used yet has no
- * pool; it gets its first one, for the user that the entry forces or, for
- * want of another, the one who asks. NULL: there is no such database, or no
- * memory.
- */
+/* What all pools of a database share, if it has any yet or not. NULL: there
+ * is no such database, or no memory. */
 static struct pool_quota *
 quota_of(struct client *client, struct span name)
 {
-	struct conf *conf = client->worker->setup->conf;
+	const struct conf *conf = client->worker->setup->conf;
 	struct pool_quota *quota = pool_quota_find(name, false);
-	const struct conf_database *db;
-	struct pool *pool;
 
-	if (quota != NULL)
+	if (quota != NULL || conf_find_database(conf, name) == NULL)
 		return quota;
-	db = conf_find_database(conf, name);
-	if (db == NULL)
-		return NULL;
-	pool = pool_get(conf, db, name, span_of(db->user != NULL ? db->user :
-	    client_user(client)));
-	return pool == NULL ? NULL : pool->database_quota;
+	return pool_quota_get(name);
 }
 
 /*
@@ -127,6 +138,40 @@ retire_servers(const struct pool_quota *quota)
 	}
 }
 
+/* Ending one client may change the lists that others are on: first all are
+ * noted by their ids, then ended one by one. */
+static void
+end_noted(struct worker *worker, struct gather_part *part, const char *why)
+{
+	uint64_t id;
+
+	for (size_t at = 0; at < part->out.len; at += sizeof(id)) {
+		struct client *client;
+		memcpy(&id, part->out.at + at, sizeof(id));
+		client = worker_find_client(worker, id);
+		if (client != NULL)
+			client_end(client, END_KILLED, why);
+	}
+}
+
+/* For answer_when(): asks the workers each time. */
+static void
+look_at_workers(struct client *client,
+    void (*visit)(struct worker *worker, struct gather_part *part),
+    void (*done)(struct client *client, struct gather *gather))
+{
+	struct gather *gather = gather_create(client);
+
+	if (gather == NULL) {
+		answer_no_memory(client);
+		return;
+	}
+	gather->visit = visit;
+	gather->done = done;
+	gather->quota = console_of(client)->quota;
+	gather_start(gather);
+}
+
 /*
  * PAUSE and RESUME.
  */
@@ -138,40 +183,18 @@ pause_database(struct pool_quota *quota)
 	retire_servers(quota);
 }
 
-static void
+/* False: they are already, or suspended. */
+static bool
 pause_all(void)
 {
-	struct pool_quota *quota = NULL;
-
-	all_paused = true;
-	while ((quota = pool_quota_next(quota, false)) != NULL)
-		quota->paused = true;
-	retire_servers(NULL);
-}
-
-/* The databases of the file that nobody has used yet. */
-static void
-make_all_quotas(struct client *client)
-{
-	struct hash_node *node = NULL;
-	const struct conf *conf = client->worker->setup->conf;
-
-	while ((node = hash_walk(&conf->databases, node)) != NULL)
-		quota_of(client, span_of(container_of(node,
-		    struct conf_database, by_name)->name));
-}
-
-static bool
-is_any_paused(const struct pool_quota *quota)
-{
-	struct pool_quota *other = NULL;
-
-	if (quota != NULL)
-		return quota->paused;
-	while ((other = pool_quota_next(other, false)) != NULL)
-		if (other->paused)
-			return true;
-	return all_paused;
+	pthread_mutex_lock(&gate_lock);
+	bool open = gate == GATE_OPEN;
+	if (open)
+		gate_set(GATE_PAUSED);
+	pthread_mutex_unlock(&gate_lock);
+	if (open)
+		retire_servers(NULL);
+	return open;
 }
 
 static unsigned
@@ -188,12 +211,18 @@ count_servers(const struct pool_quota *quota)
 	return servers;
 }
 
+static bool
+is_paused(const struct pool_quota *quota)
+{
+	return quota != NULL ? quota->paused : gate == GATE_PAUSED;
+}
+
 static void
 look_paused(struct client *client)
 {
 	const struct console *console = console_of(client);
 
-	if (!is_any_paused(console->quota))
+	if (!is_paused(console->quota))
 		answer_error(client, "57014", "ended by a RESUME");
 	else if (count_servers(console->quota) == 0)
 		answer_done(client, console->tag);
@@ -208,35 +237,79 @@ gate_pause(struct client *client, const struct command *command)
 
 	if (!find_database(client, command, &quota))
 		return;
-	if (quota == NULL ? all_paused : quota->paused) {
+	if (quota == NULL ? !pause_all() : quota->paused) {
 		answer_error(client, "55000", "already suspended/paused");
 		return;
 	}
-	if (quota != NULL) {
+	if (quota != NULL)
 		pause_database(quota);
-	} else {
-		make_all_quotas(client);
-		pause_all();
-	}
 	answer_when(client, "PAUSE", quota, look_paused);
 }
 
-/* On a worker's thread. */
-static void
-resume(struct worker *worker, struct pool_quota *quota)
+/* Runs on every worker. False: some could not be told; all may be told
+ * again. */
+static bool
+tell_workers(void (*run)(struct worker *worker, void *arg))
 {
-	struct pool_quota *other = NULL;
+	bool told = true;
+
+	for (unsigned i = 0; i < process.worker_count; i++)
+		told = worker_post(process.worker[i], run, NULL) && told;
+	return told;
+}
+
+static void
+kick_pools(struct worker *worker, const struct pool_quota *quota)
+{
 	struct pool *pool = NULL;
 
-	if (quota != NULL) {
-		quota->paused = false;
-	} else {
-		all_paused = false;
-		while ((other = pool_quota_next(other, false)) != NULL)
-			other->paused = false;
-	}
 	while ((pool = pool_next_of(pool, quota)) != NULL)
 		worker_kick_pool(worker, pool);
+}
+
+/* SUSPEND is over: on each worker. */
+static void
+go_on_run(struct worker *worker, void *arg)
+{
+	(void)arg;
+	for (int state = 0; state < CLIENT_CLOSING; state++)
+		list_each(node, &worker->clients[state])
+			stream_resume(&container_of(node, struct client,
+			    node)->s, PAUSE_SUSPENDED);
+	list_each(node, &worker->servers[SERVER_ACTIVE])
+		stream_resume(&container_of(node, struct server, node)->s,
+		    PAUSE_SUSPENDED);
+}
+
+/* On a worker's thread. False: out of memory, it is as before. */
+static bool
+resume_all(struct worker *worker)
+{
+	pthread_mutex_lock(&gate_lock);
+	bool was_suspended = gate == GATE_SUSPENDED;
+	/* First the flag: who logs in from now on is not stopped. */
+	gate_set(GATE_OPEN);
+	bool told = !was_suspended || tell_workers(go_on_run);
+	if (!told)
+		gate_set(GATE_SUSPENDED);
+	pthread_mutex_unlock(&gate_lock);
+	if (told)
+		kick_pools(worker, NULL);
+	return told;
+}
+
+static void
+resume_database(struct client *client, struct pool_quota *quota)
+{
+	if (!quota->paused) {
+		answer_error(client, "55000", gate == GATE_OPEN ?
+		    "database is not paused" : "database is not paused by "
+		    "itself, all are: RESUME without a name");
+		return;
+	}
+	quota->paused = false;
+	kick_pools(client->worker, quota);
+	answer_done(client, "RESUME");
 }
 
 void
@@ -246,28 +319,30 @@ gate_resume(struct client *client, const struct command *command)
 
 	if (!find_database(client, command, &quota))
 		return;
-	if (is_any_paused(quota)) {
-		resume(client->worker, quota);
-		answer_done(client, "RESUME");
-	} else if (quota == NULL) {
+	if (quota != NULL)
+		resume_database(client, quota);
+	else if (gate == GATE_OPEN)
 		answer_error(client, "55000",
 		    "pooler is not paused/suspended");
-	} else {
-		answer_error(client, "55000", "database is not paused");
-	}
+	else if (!resume_all(client->worker))
+		answer_no_memory(client);
+	else
+		answer_done(client, "RESUME");
 }
 
 void
 console_pause_all(void)
 {
-	pause_all();
+	if (!pause_all())
+		log_warning("already suspended/paused");
 }
 
 static void
 resume_run(struct worker *worker, void *arg)
 {
 	(void)arg;
-	resume(worker, NULL);
+	if (gate != GATE_OPEN && !resume_all(worker))
+		log_error("cannot resume: out of memory");
 }
 
 void
@@ -275,6 +350,108 @@ console_resume_all(void)
 {
 	if (!worker_post(process.worker[0], resume_run, NULL))
 		log_error("cannot resume: out of memory");
+}
+
+/*
+ * SUSPEND.
+ */
+
+/* Those that are logging in may go on: the console has to be reached. */
+static bool
+client_can_be_stopped(const struct client *client)
+{
+	return client->pool != NULL && client->state != CLIENT_WELCOME;
+}
+
+static void
+stop_run(struct worker *worker, void *arg)
+{
+	(void)arg;
+	if (!process.suspended)
+		return;
+	for (int state = 0; state < CLIENT_CLOSING; state++)
+		list_each(node, &worker->clients[state]) {
+			struct client *client =
+			    container_of(node, struct client, node);
+			if (client_can_be_stopped(client))
+				stream_pause(&client->s, PAUSE_SUSPENDED);
+		}
+	list_each(node, &worker->servers[SERVER_ACTIVE])
+		stream_pause(&container_of(node, struct server, node)->s,
+		    PAUSE_SUSPENDED);
+}
+
+/* Has this client, or its server, not taken yet what it was sent? */
+static bool
+client_is_blocked(const struct client *client)
+{
+	return client_can_be_stopped(client) && (stream_is_blocked(&client->s)
+	    || (client->server != NULL &&
+	    stream_is_blocked(&client->server->s)));
+}
+
+/* Counts those that are still to be sent something; when the patience is over
+ * they are closed. */
+static void
+flush_visit(struct worker *worker, struct gather_part *part)
+{
+	uint64_t limit_us = worker->setup->conf->o.suspend_timeout_us;
+	bool too_late = limit_us > 0 && clock_us() >= suspended_us + limit_us;
+
+	for (int state = 0; state < CLIENT_CLOSING; state++)
+		list_each(node, &worker->clients[state]) {
+			struct client *client =
+			    container_of(node, struct client, node);
+			if (!client_is_blocked(client))
+				continue;
+			if (too_late)
+				buf_add(&part->out, &client->id,
+				    sizeof(client->id));
+			part->count++;
+		}
+	end_noted(worker, part, "suspend_timeout");
+}
+
+static void
+flush_gathered(struct client *client, struct gather *gather)
+{
+	if (client == NULL)
+		return;
+	if (gate != GATE_SUSPENDED)
+		answer_error(client, "57014", "ended by a RESUME");
+	else if (gather_sum(gather) == 0)
+		answer_done(client, console_of(client)->tag);
+	else
+		answer_look_again(client);
+}
+
+static void
+look_flushed(struct client *client)
+{
+	look_at_workers(client, flush_visit, flush_gathered);
+}
+
+void
+gate_suspend(struct client *client, const struct command *command)
+{
+	(void)command;
+	pthread_mutex_lock(&gate_lock);
+	bool open = gate == GATE_OPEN, told = false;
+	if (open) {
+		suspended_us = clock_us();
+		gate_set(GATE_SUSPENDED);
+		told = tell_workers(stop_run);
+	}
+	pthread_mutex_unlock(&gate_lock);
+	if (told) {
+		answer_when(client, "SUSPEND", NULL, look_flushed);
+	} else if (open) {
+		/* Some have stopped: they go on. */
+		resume_all(client->worker);
+		answer_no_memory(client);
+	} else {
+		answer_error(client, "55000", "already suspended/paused");
+	}
 }
 
 /*
@@ -349,16 +526,7 @@ outdated_gathered(struct client *client, struct gather *gather)
 static void
 look_closed(struct client *client)
 {
-	struct gather *gather = gather_create(client);
-
-	if (gather == NULL) {
-		answer_no_memory(client);
-		return;
-	}
-	gather->visit = outdated_visit;
-	gather->done = outdated_gathered;
-	gather->quota = console_of(client)->quota;
-	gather_start(gather);
+	look_at_workers(client, outdated_visit, outdated_gathered);
 }
 
 void
@@ -375,13 +543,10 @@ gate_wait_close(struct client *client, const struct command *command)
  * KILL and KILL_CLIENT.
  */
 
-/* Ending one client may change the lists that others are on: first all are
- * noted, then ended one by one. */
 static void
 kill_visit(struct worker *worker, struct gather_part *part)
 {
 	const struct pool_quota *quota = part->gather->quota;
-	uint64_t id;
 
 	for (int state = 0; state < CLIENT_CLOSING; state++)
 		list_each(node, &worker->clients[state]) {
@@ -389,15 +554,10 @@ kill_visit(struct worker *worker, struct gather_part *part)
 			    container_of(node, struct client, node);
 			if (client->pool != NULL && (quota == NULL ||
 			    client->pool->database_quota == quota))
-				buf_add(&part->out, &client->id, sizeof(id));
+				buf_add(&part->out, &client->id,
+				    sizeof(client->id));
 		}
-	for (size_t at = 0; at < part->out.len; at += sizeof(id)) {
-		struct client *client;
-		memcpy(&id, part->out.at + at, sizeof(id));
-		client = worker_find_client(worker, id);
-		if (client != NULL)
-			client_end(client, END_KILLED, NULL);
-	}
+	end_noted(worker, part, NULL);
 }
 
 static void
@@ -424,12 +584,10 @@ gate_kill(struct client *client, const struct command *command)
 		answer_no_memory(client);
 		return;
 	}
-	if (quota != NULL) {
+	if (quota != NULL)
 		pause_database(quota);
-	} else {
-		make_all_quotas(client);
-		pause_all();
-	}
+	else if (!pause_all())
+		retire_servers(NULL);
 	gather->visit = kill_visit;
 	gather->done = killed;
 	gather->quota = quota;

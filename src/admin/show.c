@@ -11,6 +11,7 @@
 #include "admin/show.h"
 
 #include "admin/answer.h"
+#include "admin/driver.h"
 #include "base/check.h"
 #include "session/worker.h"
 #include "wire/body.h"
@@ -47,22 +48,6 @@ static const struct show_table tables[] = {
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-/* PgBouncer's that are not built. */
-static const char *const missing[] = {
-	"FDS", "PEERS", "PEER_POOLS", "DNS_ZONES",
-};
-
-/* What drivers ask for, and our clients always have. */
-static const struct {
-	const char *name, *value;
-} parameters[] = {
-	{ "client_encoding", "UTF8" },
-	{ "datestyle", "ISO" },
-	{ "timezone", "GMT" },
-	{ "standard_conforming_strings", "on" },
-	{ "default_transaction_isolation", "read committed" },
-};
-
 static const struct show_table *
 show_find(struct span name)
 {
@@ -70,15 +55,6 @@ show_find(struct span name)
 		if (span_is_case(name, tables[i].name))
 			return &tables[i];
 	return NULL;
-}
-
-static bool
-show_is_missing(struct span name)
-{
-	for (size_t i = 0; i < COUNT(missing); i++)
-		if (span_is_case(name, missing[i]))
-			return true;
-	return false;
 }
 
 /*
@@ -195,51 +171,58 @@ show_help(struct client *client)
 	buf_finish(&out);
 }
 
-/* False: no such parameter. */
-static bool
-show_parameter(struct client *client, struct span name)
+static void
+show_parameter(struct client *client, const struct msg_column *column,
+    const char *text)
 {
-	for (size_t i = 0; i < COUNT(parameters); i++) {
-		if (!span_is_case(name, parameters[i].name))
-			continue;
+	const struct span value = span_of(text);
+	struct buf out = { 0 };
 
-		const struct msg_column column = {
-			parameters[i].name, OID_TEXT };
-		const struct span value = span_of(parameters[i].value);
-		struct buf out = { 0 };
-		msg_row_description(&out, &column, 1);
-		msg_data_row(&out, &value, 1);
-		msg_command_complete(&out, "SHOW");
-		answer_messages(client, &out);
-		buf_finish(&out);
-		return true;
+	msg_row_description(&out, column, 1);
+	msg_data_row(&out, &value, 1);
+	msg_command_complete(&out, "SHOW");
+	answer_messages(client, &out);
+	buf_finish(&out);
+}
+
+const struct msg_column *
+show_columns(const struct command *command, uint16_t *ret_count)
+{
+	const struct show_table *table = show_find(command->arg);
+	const struct msg_column *column = NULL;
+
+	if (command->verb != COMMAND_SHOW && command->verb != COMMAND_SELECT)
+		return NULL;
+	if (table != NULL) {
+		*ret_count = table->column_count;
+		return table->columns;
 	}
-	return false;
+	*ret_count = 1;
+	driver_parameter(command->arg, &column);
+	return column;
 }
 
 void
 show_run(struct client *client, const struct command *command)
 {
 	const struct show_table *table = show_find(command->arg);
-	struct buf echo = { 0 };
+	const struct msg_column *column;
+	const char *value = driver_parameter(command->arg, &column);
+	struct buf text = { 0 };
 
 	if (table != NULL) {
 		show_table_run(client, table);
-		return;
-	}
-	if (span_is_case(command->arg, "help")) {
+	} else if (value != NULL) {
+		show_parameter(client, column, value);
+	} else if (span_is_case(command->arg, "help")) {
 		show_help(client);
-		return;
+	} else if (span_is_case(command->arg, "fds")) {
+		answer_error(client, "0A000", "SHOW FDS is not supported: "
+		    "sockets are not handed over to another process");
+	} else {
+		buf_printf(&text, "%s %.*s", command_name(command->verb),
+		    SPAN_ARG(command->arg));
+		answer_no_command(client, buf_span(&text));
 	}
-	if (show_parameter(client, command->arg))
-		return;
-	text_add_utf8(&echo, command->arg, 64);
-	if (show_is_missing(command->arg))
-		answer_error(client, "0A000", "SHOW %.*s is not supported",
-		    SPAN_ARG(buf_span(&echo)));
-	else
-		answer_error(client, "42601",
-		    "invalid command '%s %.*s', use SHOW HELP;",
-		    command_name(command->verb), SPAN_ARG(buf_span(&echo)));
-	buf_finish(&echo);
+	buf_finish(&text);
 }

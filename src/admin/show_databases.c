@@ -149,7 +149,8 @@ put_database(struct rows *rows, struct span name,
 	row_int(rows, quota != NULL ? count_of(quota->servers) : 0);
 	row_int(rows, count_of(db->max_db_client_connections));
 	row_int(rows, quota != NULL ? count_of(quota->clients) : 0);
-	row_int(rows, quota != NULL && quota->paused);
+	row_int(rows, gate_state() == GATE_PAUSED ||
+	    (quota != NULL && quota->paused));
 	row_int(rows, quota != NULL && quota->disabled);
 	row_end(rows);
 }

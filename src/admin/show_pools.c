@@ -2,29 +2,40 @@
  * SHOW POOLS and LISTS.
  *
  * A pool counts its clients and servers itself, but not in which state each
- * server is: that only the workers know. Each of them notes for every server
- * it has the pool and the state; sorted by pool, the notes of all workers are
- * then a few counts for each row.
+ * server is, nor who waits in the middle of a login: that only the workers
+ * know. Each of them notes for every server it has, and for every such client,
+ * the pool and the state; sorted by pool, the notes of all workers are then a
+ * few counts for each row.
  */
 #include "admin/show.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "conf/conf.h"
 #include "net/dns.h"
 #include "session/worker.h"
 
-/* A server, or a client of the console (which has no pool). */
-struct note {
-	const struct pool *pool;	/* NULL: the console's */
-	unsigned state;			/* enum server_state */
-	unsigned cancels;		/* under way for it */
+/* Besides those of enum server_state: */
+enum {
+	NOTE_USED = SERVER_STATES,	/* idles for long */
+	NOTE_WELCOME,			/* a client that waits in its login */
+	NOTE_CONSOLE,			/* a client of the console */
+	NOTE_STATES,
 };
 
-struct server_counts {
-	unsigned state[SERVER_STATES];
+struct note {
+	const struct pool *pool;	/* NULL: the console's */
+	unsigned state;
+	unsigned cancels;		/* under way for it */
+	uint64_t wait_us;		/* of a client */
+};
+
+struct pool_notes {
+	unsigned state[NOTE_STATES];
 	unsigned cancels;
+	uint64_t wait_us;		/* the longest */
 };
 
 void
@@ -34,12 +45,25 @@ collect_pools(struct worker *worker, struct rows *rows)
 		list_each(node, &worker->servers[state]) {
 			const struct server *server =
 			    container_of(node, struct server, node);
-			struct note note = { server->pool, state,
-			    server->cancels };
+			struct note note = {
+				.pool = server->pool,
+				.state = server_is_used(server) ? NOTE_USED :
+				    state,
+				.cancels = server->cancels,
+			};
 			buf_add(rows->out, &note, sizeof(note));
 		}
+	list_each(node, &worker->clients[CLIENT_WELCOME]) {
+		const struct client *client =
+		    container_of(node, struct client, node);
+		struct note note = {
+			.pool = client->pool, .state = NOTE_WELCOME,
+			.wait_us = clock_us() - client->state_us,
+		};
+		buf_add(rows->out, &note, sizeof(note));
+	}
 	list_each(node, &worker->clients[CLIENT_CONSOLE]) {
-		struct note note = { .pool = NULL };
+		struct note note = { .state = NOTE_CONSOLE };
 		buf_add(rows->out, &note, sizeof(note));
 	}
 }
@@ -64,15 +88,13 @@ notes_sort(const struct gather *gather, struct buf *all, size_t *ret_count)
 	return (struct note *)(void *)all->at;
 }
 
-/* How many notes this pool has, and which. */
-static unsigned
+static void
 notes_count(const struct note *notes, size_t count, const struct pool *pool,
-    struct server_counts *ret)
+    struct pool_notes *ret)
 {
 	size_t low = 0, high = count;
-	unsigned found = 0;
 
-	*ret = (struct server_counts){ 0 };
+	*ret = (struct pool_notes){ 0 };
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
 		if (notes[middle].pool < pool)
@@ -83,9 +105,9 @@ notes_count(const struct note *notes, size_t count, const struct pool *pool,
 	for (; low < count && notes[low].pool == pool; low++) {
 		ret->state[notes[low].state]++;
 		ret->cancels += notes[low].cancels;
-		found++;
+		if (notes[low].wait_us > ret->wait_us)
+			ret->wait_us = notes[low].wait_us;
 	}
-	return found;
 }
 
 const char *
@@ -122,9 +144,11 @@ pool_read_settings(struct pool *pool, struct pool_settings *ret)
 
 static void
 put_pool(struct rows *rows, struct pool *pool,
-    const struct server_counts *servers)
+    const struct pool_notes *notes)
 {
-	const unsigned *in = servers->state;
+	const unsigned *in = notes->state;
+	unsigned waiting;
+	uint64_t wait_us;
 	struct pool_settings settings;
 	struct pool_trouble trouble;
 	struct pool_counts counts;
@@ -132,25 +156,28 @@ put_pool(struct rows *rows, struct pool *pool,
 	pool_read_settings(pool, &settings);
 	pool_copy_trouble(pool, &trouble);
 	pool_count(pool, &counts);
+	waiting = counts.waiting + in[NOTE_WELCOME];
+	wait_us = counts.oldest_wait_us > notes->wait_us ?
+	    counts.oldest_wait_us : notes->wait_us;
 	row_begin(rows);
 	row_text(rows, pool->database);
 	row_text(rows, pool->user);
-	row_int(rows, counts.clients > counts.waiting ?
-	    counts.clients - counts.waiting : 0);  /* cl_active */
-	row_int(rows, counts.waiting);
-	row_int(rows, servers->cancels);	/* cl_active_cancel_req */
+	row_int(rows, counts.clients > waiting ?
+	    counts.clients - waiting : 0);	/* cl_active */
+	row_int(rows, waiting);
+	row_int(rows, notes->cancels);		/* cl_active_cancel_req */
 	row_int(rows, 0);			/* cl_waiting_cancel_req */
 	row_int(rows, in[SERVER_ACTIVE]);
-	row_int(rows, servers->cancels);	/* sv_active_cancel */
+	row_int(rows, notes->cancels);		/* sv_active_cancel */
 	row_int(rows, in[SERVER_COOLING] + in[SERVER_CLOSING]);
 	row_int(rows, in[SERVER_IDLE]);
-	row_int(rows, in[SERVER_FREE] + in[SERVER_RESETTING]);	/* used */
-	row_int(rows, in[SERVER_TESTED]);
+	row_int(rows, in[SERVER_FREE] + in[NOTE_USED]);
+	row_int(rows, in[SERVER_TESTED] + in[SERVER_RESETTING]);
 	row_int(rows, in[SERVER_RESOLVING] + in[SERVER_CONNECTING] +
 	    in[SERVER_TLS_ASKED] + in[SERVER_TLS] + in[SERVER_LOGIN] +
 	    in[SERVER_SETUP]);
-	row_int(rows, counts.oldest_wait_us / 1000000);
-	row_int(rows, counts.oldest_wait_us % 1000000);
+	row_int(rows, wait_us / 1000000);
+	row_int(rows, wait_us % 1000000);
 	row_text(rows, pool_mode_shown(settings.mode));
 	row_text(rows, !settings.has_host ? NULL :
 	    settings.balances ? "round-robin" : "disable");
@@ -181,14 +208,15 @@ show_pools(struct show *show)
 	struct buf all = { 0 };
 	size_t count;
 	const struct note *notes = notes_sort(show->gather, &all, &count);
-	struct server_counts servers;
+	struct pool_notes of_pool;
 	struct pool *pool = NULL;
 
 	while ((pool = pool_next(pool)) != NULL) {
-		notes_count(notes, count, pool, &servers);
-		put_pool(show->rows, pool, &servers);
+		notes_count(notes, count, pool, &of_pool);
+		put_pool(show->rows, pool, &of_pool);
 	}
-	put_console(show->rows, notes_count(notes, count, NULL, &servers));
+	notes_count(notes, count, NULL, &of_pool);
+	put_console(show->rows, of_pool.state[NOTE_CONSOLE]);
 	if (all.failed)
 		show->rows->out->failed = true;
 	buf_finish(&all);

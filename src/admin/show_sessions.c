@@ -7,9 +7,12 @@
 #include "admin/show.h"
 
 #include "base/clock.h"
+#include "conf/conf.h"
 #include "net/tls.h"
 #include "pool/vars.h"
+#include "session/link.h"
 #include "session/server.h"
+#include "session/setup.h"
 #include "session/worker.h"
 
 /* What a row of either kind consists of. */
@@ -18,7 +21,9 @@ struct session_row {
 	const char *user, *database, *state;
 	const struct stream *s;
 	const union stream_address *peer;
-	uint64_t connected_us, request_us;	/* wall clock */
+	unsigned unix_port;		/* shown in place of none */
+	uint64_t connected_us;		/* wall clock */
+	uint64_t request_us;		/* clock_us(); 0 = none yet */
 	uint64_t wait_us;
 	bool close_needed;
 	uint64_t id;
@@ -30,14 +35,22 @@ struct session_row {
 };
 
 static void
-put_address(struct rows *rows, const union stream_address *address)
+put_address(struct rows *rows, const union stream_address *address,
+    unsigned unix_port)
 {
 	char text[128];
 	unsigned port;
 
 	address_print(address, text, sizeof(text), &port);
 	row_text(rows, text);
-	row_int(rows, port);
+	row_int(rows, address->any.sa_family == AF_UNIX ? unix_port : port);
+}
+
+/* Sessions note the time by the clock that never jumps. */
+static uint64_t
+wall_of(uint64_t us)
+{
+	return us == 0 ? 0 : clock_wall_us() - (clock_us() - us);
 }
 
 static void
@@ -50,18 +63,18 @@ put_session(struct rows *rows, const struct session_row *row)
 	row_text(rows, row->database);
 	row_text(rows, "none");			/* replication */
 	row_text(rows, row->state);
-	put_address(rows, row->peer);
+	put_address(rows, row->peer, row->unix_port);
 	if (row->s->fd >= 0) {
 		union stream_address local;
 		stream_local_address(row->s, &local);
-		put_address(rows, &local);
+		put_address(rows, &local, row->unix_port);
 		stream_tls_version(row->s, tls, sizeof(tls));
 	} else {
 		row_null(rows);
 		row_null(rows);
 	}
 	row_time(rows, row->connected_us);
-	row_time(rows, row->request_us);
+	row_time(rows, wall_of(row->request_us));
 	row_int(rows, row->wait_us / 1000000);
 	row_int(rows, row->wait_us % 1000000);
 	row_int(rows, row->close_needed);
@@ -118,11 +131,14 @@ put_client(struct worker *worker, struct rows *rows, struct client *client,
 		.s = &client->s,
 		.peer = &peer,
 		.connected_us = client->connected_us,
+		.unix_port =
+		    (unsigned)worker->setup->conf->o.listen_port,
 		.request_us = client->request_us,
 		.wait_us = waits ? clock_us() - client->state_us : 0,
 		.id = client->id,
 		.other = server != NULL ? 'S' : 0,
 		.other_id = server != NULL ? server->id : 0,
+		.pid = stream_peer_pid(&client->s),
 		.vars = client->vars,
 		.statements = stmt_names_count(&client->names),
 	};
@@ -139,6 +155,12 @@ put_client(struct worker *worker, struct rows *rows, struct client *client,
 	row_end(rows);
 }
 
+bool
+server_is_used(const struct server *server)
+{
+	return server->state == SERVER_IDLE && link_needs_check(server);
+}
+
 static void
 put_server(struct worker *worker, struct rows *rows, struct server *server,
     enum which which)
@@ -148,11 +170,14 @@ put_server(struct worker *worker, struct rows *rows, struct server *server,
 		.type = 'S',
 		.user = server->pool->user,
 		.database = server->pool->database,
-		.state = server_state_shown(server),
+		.state = server_is_used(server) ? "used" :
+		    server_state_shown(server),
 		.s = &server->s,
 		.peer = &server->address,
 		.connected_us = server->connected_us,
-		.request_us = server->request_us,
+		.unix_port = server->pool->db->port,
+		.request_us = client != NULL ? client->request_us :
+		    server->request_us,
 		.close_needed = gate_is_outdated(server),
 		.id = server->id,
 		.other = client != NULL ? 'C' : 0,

@@ -56,17 +56,33 @@ stream_is_unix(const struct stream *s)
 	    &domain, &len) == 0 && domain == AF_UNIX;
 }
 
+static bool
+stream_ask_peer(const struct stream *s, struct ucred *ret)
+{
+	socklen_t len = sizeof(*ret);
+
+	return stream_is_unix(s) && getsockopt(s->fd, SOL_SOCKET, SO_PEERCRED,
+	    ret, &len) == 0;
+}
+
 bool
 stream_peer_uid(const struct stream *s, uint32_t *ret_uid)
 {
 	struct ucred peer;
-	socklen_t len = sizeof(peer);
 
-	if (!stream_is_unix(s) || getsockopt(s->fd, SOL_SOCKET, SO_PEERCRED,
-	    &peer, &len) == -1 || peer.uid == (uid_t)-1)
+	if (!stream_ask_peer(s, &peer) || peer.uid == (uid_t)-1)
 		return false;
 	*ret_uid = peer.uid;
 	return true;
+}
+
+uint32_t
+stream_peer_pid(const struct stream *s)
+{
+	struct ucred peer;
+
+	return stream_ask_peer(s, &peer) && peer.pid > 0 ?
+	    (uint32_t)peer.pid : 0;
 }
 
 bool

@@ -62,6 +62,8 @@ static struct {
 	struct hash quotas[2];		/* of databases, of users */
 } directory = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
+_Atomic bool pools_paused;
+
 void
 pools_init(unsigned workers)
 {
@@ -270,6 +272,15 @@ pool_quota_find(struct span name, bool of_user)
 }
 
 struct pool_quota *
+pool_quota_get(struct span database)
+{
+	pthread_mutex_lock(&directory.lock);
+	struct pool_quota *quota = quota_get(false, database);
+	pthread_mutex_unlock(&directory.lock);
+	return quota;
+}
+
+struct pool_quota *
 pool_quota_next(struct pool_quota *after, bool of_user)
 {
 	pthread_mutex_lock(&directory.lock);
@@ -315,7 +326,7 @@ pool_reserve_size(const struct pool *pool)
 static bool
 pool_is_paused(const struct pool *pool)
 {
-	return pool->database_quota->paused;
+	return pools_paused || pool->database_quota->paused;
 }
 
 static struct pool_wait *

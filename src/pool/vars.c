@@ -318,16 +318,52 @@ add_set(struct buf *out, struct span name, struct span value)
 	buf_add_text(out, ";");
 }
 
+/* Who the session acts as decides what else it may set: that is left first
+ * and taken last. */
+static bool
+is_identity(struct span name)
+{
+	return span_is_case(name, "role") ||
+	    span_is_case(name, "session_authorization");
+}
+
+static void
+leave_identity(const struct vars *have, struct buf *out)
+{
+	if (vars_get(have, SPAN("role")).at != NULL)
+		buf_add_text(out, "RESET role;");
+	if (vars_get(have, SPAN("session_authorization")).at != NULL)
+		buf_add_text(out, "RESET session_authorization;");
+}
+
+static void
+take_identity(const struct vars *want, struct buf *out)
+{
+	struct span user = vars_get(want, SPAN("session_authorization"));
+	struct span role = vars_get(want, SPAN("role"));
+
+	if (user.at != NULL)
+		add_set(out, SPAN("session_authorization"), user);
+	if (role.at != NULL)
+		add_set(out, SPAN("role"), role);
+}
+
 void
 vars_diff(const struct vars *have, const struct vars *want, struct buf *out)
 {
 	unsigned h = 0, w = 0;
 
+	if (have == want)
+		return;
+	leave_identity(have, out);
 	while (h < have->count || w < want->count) {
 		int order = h == have->count ? 1 : w == want->count ? -1 :
 		    name_compare(have->pair[h].name, want->pair[w].name);
 
-		if (order < 0) {
+		if (is_identity(order <= 0 ? have->pair[h].name :
+		    want->pair[w].name)) {
+			/* around all others */
+		} else if (order < 0) {
 			buf_add_text(out, "RESET ");
 			add_name(out, have->pair[h].name);
 			buf_add_text(out, ";");
@@ -338,6 +374,7 @@ vars_diff(const struct vars *have, const struct vars *want, struct buf *out)
 		h += order <= 0;
 		w += order >= 0;
 	}
+	take_identity(want, out);
 }
 
 bool

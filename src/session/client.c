@@ -193,6 +193,18 @@ client_count(struct client *client, enum ending ending)
 }
 
 void
+client_count_bytes(struct client *client, size_t received)
+{
+	struct stat_block *stat =
+	    &client->pool->shard[client->worker->index].stat;
+
+	if (received > 0)
+		stat_add(stat, STAT_received, received);
+	stat_add(stat, STAT_sent, client->s.sent - client->sent_counted);
+	client->sent_counted = client->s.sent;
+}
+
+void
 client_error(struct client *client, enum ending ending, const char *detail)
 {
 	const struct ending_row *row = ending_row(ending);
@@ -229,6 +241,7 @@ client_gone(struct client *client)
 	loop_timer_clear(&client->timer);
 	client_move(client, CLIENT_GONE);
 	if (client->joined) {
+		client_count_bytes(client, 0);
 		pool_client_left(client->pool, worker->index);
 		process.logged_in--;
 	}
@@ -571,7 +584,9 @@ client_on_data(struct stream *s, const char *at, size_t len)
 	case CLIENT_CANCELLER: case CLIENT_CLOSING: case CLIENT_GONE:
 		return len;
 	default:
-		return relay_client(client, at, len);
+		len = relay_client(client, at, len);
+		client_count_bytes(client, len);
+		return len;
 	}
 }
 

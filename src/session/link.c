@@ -34,6 +34,7 @@
 #include "session/client.h"
 #include "session/server.h"
 #include "session/setup.h"
+#include "session/state.h"
 #include "session/worker.h"
 #include "wire/body.h"
 
@@ -69,6 +70,7 @@ link_put_vars(struct server *server, struct client *client)
 		stream_pause(&client->s, PAUSE_ANSWER);
 	vars_unref(server->vars);
 	server->vars = vars_ref(client->vars);
+	server_set_local_portal(server, NULL);
 	/* The unnamed statement does not outlive a simple query. */
 	server_set_unnamed(server, NULL);
 
@@ -127,7 +129,7 @@ link_join(struct server *server, struct client *client)
 	server->max_statements = client_tracks_statements(client) ?
 	    (unsigned)client->worker->setup->conf->o.max_prepared_statements :
 	    0;
-	server->request_us = client->request_us;
+	server->request_us = now_us;
 	server_move(server, SERVER_ACTIVE);
 	client_move(client, CLIENT_ACTIVE);
 	client->xact_us = now_us;
@@ -150,8 +152,7 @@ link_server_is_good(struct server *server)
 	return false;
 }
 
-/* Must an idle server be tried before it is lent? */
-static bool
+bool
 link_needs_check(const struct server *server)
 {
 	const struct conf_options *o = &server->worker->setup->conf->o;
@@ -221,7 +222,7 @@ link_take(struct client *client)
 		client_end(client, END_SHUTDOWN, NULL);
 		return false;
 	}
-	client->request_us = clock_wall_us();
+	client->request_us = clock_us();
 	client->wait.id = client->id;
 	/* One that does not take its answers gets no more of them. */
 	if (stream_is_blocked(&client->s)) {
@@ -283,6 +284,7 @@ link_query_ended(struct client *client)
 		client->xact_us = client->query_us;
 	}
 	client->idle_us = now_us;
+	server->recheck = server->pins != 0 && server->status == 'I';
 	if (server->status != 'I' && pool_mode(client->pool) == POOL_STATEMENT)
 		client_end(client, END_STATEMENT_TX, NULL);
 	else if (server->status != 'I' ||
@@ -290,7 +292,8 @@ link_query_ended(struct client *client)
 		client_arm(client);
 }
 
-/* A session lasts until its client goes, by itself or at a shutdown. */
+/* A session lasts until its client goes, by itself or at a shutdown; so does
+ * a link that something in the server's session pins. */
 bool
 link_is_over(const struct client *client)
 {
@@ -299,7 +302,8 @@ link_is_over(const struct client *client)
 	return server->status == 'I' && server->owed.count == 0 &&
 	    !server->owed.batch_open && !server->unproven &&
 	    client->relay.left == 0 && server->relay.left == 0 &&
-	    (pool_mode(client->pool) != POOL_SESSION ||
+	    server->touched == 0 && !server->recheck &&
+	    ((pool_mode(client->pool) != POOL_SESSION && server->pins == 0) ||
 	    client_should_leave(client));
 }
 
@@ -311,13 +315,16 @@ link_undo(struct client *client)
 
 	check(server->client == client);
 	cancel_put_off_ended(server, false);
+	client_count_bytes(client, 0);
 	server->unproven = false;
 	client->pool->shard[client->worker->index].active--;
+	server->request_us = client->request_us;
 	server->client = NULL;
 	client->server = NULL;
 	client->query_us = 0;
 	client->in_transaction = false;
 	stream_resume(&server->s, PAUSE_PEER_FULL);
+	stream_resume(&server->s, PAUSE_SUSPENDED);
 	stream_resume(&client->s, PAUSE_PEER_FULL);
 	stream_resume(&client->s, PAUSE_OWED_FULL);
 	stream_resume(&client->s, PAUSE_ANSWER);
@@ -332,8 +339,13 @@ link_reset(struct server *server, bool whole)
 	    server->worker->setup->conf->o.server_reset_query;
 
 	server_move(server, SERVER_RESETTING);
-	if ((server->status != 'I' && !server_ask(server, "ROLLBACK")) ||
-	    (whole && reset[0] != '\0' && !server_ask(server, reset)))
+	if (state_is_unclean(server))
+		reset = "DISCARD ALL";
+	if (state_is_final(server))
+		server_close(server, "its session cannot be reset");
+	else if ((server->status != 'I' && !server_ask(server, "ROLLBACK")) ||
+	    ((whole || state_is_unclean(server)) && reset[0] != '\0' &&
+	    !server_ask(server, reset)))
 		server_close(server, "out of memory");
 	else if (server->owed.count == 0)
 		server_free_up_later(server);
@@ -348,6 +360,7 @@ link_part(struct client *client)
 	    (o->server_reset_query_always ||
 	    pool_mode(client->pool) == POOL_SESSION);
 
+	reset = reset || state_is_unclean(server);
 	link_undo(client);
 	client_move(client, CLIENT_IDLE);
 	if (reset)
@@ -368,7 +381,11 @@ link_part(struct client *client)
 static bool
 link_can_roll_back(const struct client *client, const struct server *server)
 {
-	return server->owed.count == 0 && !server->owed.batch_open &&
+	/* A probe's answer takes no time. */
+	bool done = server->owed.count == 0 || (server->owed.count == 1 &&
+	    owed_head(&server->owed)->probe);
+
+	return done && !server->owed.batch_open &&
 	    !server->owed.skipping && client->relay.left == 0 &&
 	    server->relay.left == 0 && !server->tainted &&
 	    !stream_is_blocked(&server->s);

@@ -209,14 +209,20 @@ login_finish(struct client *client, struct pool_welcome *welcome)
 		    sizeof(prefix)), "login attempt: db=%s user=%s tls=%s",
 		    client->pool->database, client->pool->user,
 		    client->s.tls != NULL ? "yes" : "no");
-	stat_add(&client->pool->shard[client->worker->index].stat,
-	    STAT_client_login_count, 1);
+	struct stat_block *stat =
+	    &client->pool->shard[client->worker->index].stat;
+	stat_add(stat, STAT_client_login_count, 1);
+	if (client->state == CLIENT_WELCOME)
+		stat_add(stat, STAT_wait_time, clock_us() - client->state_us);
 	client_login_free(client);
 	loop_timer_clear(&client->timer);
 	client_move(client, CLIENT_IDLE);
 	client_arm(client);
 	stream_resume(&client->s, PAUSE_ANSWER);
 	login_send(client, out);
+	client->sent_counted = client->s.sent;
+	if (process.suspended)
+		stream_pause(&client->s, PAUSE_SUSPENDED);
 	if (client_should_leave(client))
 		client_end(client, END_SHUTDOWN, NULL);
 }
@@ -884,7 +890,10 @@ client_login_data(struct client *client, const char *at, size_t len)
 	 * it is in. */
 	if (client->state == CLIENT_WELCOME)
 		stream_pause(&client->s, PAUSE_ANSWER);
-	else if (client->state == CLIENT_IDLE && pos < len)
-		pos += relay_client(client, at + pos, len - pos);
+	else if (client->state == CLIENT_IDLE && pos < len) {
+		used = relay_client(client, at + pos, len - pos);
+		client_count_bytes(client, used);
+		pos += used;
+	}
 	return pos;
 }

@@ -20,6 +20,7 @@
  */
 #include "session/relay.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/check.h"
@@ -32,6 +33,7 @@
 #include "session/pass.h"
 #include "session/server.h"
 #include "session/setup.h"
+#include "session/state.h"
 #include "session/worker.h"
 #include "wire/body.h"
 #include "wire/frame.h"
@@ -118,6 +120,10 @@ pass_link(struct pass *pass)
 			stream_pause(&client->s, PAUSE_OWED_FULL);
 			return false;
 		}
+		if (state_must_wait(client->server)) {
+			stream_pause(&client->s, PAUSE_ANSWER);
+			return false;
+		}
 		if (client->server->vars == client->vars)
 			return true;
 		pass_put(pass);
@@ -134,7 +140,7 @@ pass_owe(struct pass *pass, enum owed_kind kind, enum owed_action action)
 	struct owed *owed = &client->server->owed;
 
 	if (owed->count == 0)
-		client->query_us = clock_us();
+		client->query_us = client->request_us = clock_us();
 	if (client->xact_us == 0)
 		client->xact_us = client->query_us;
 
@@ -231,63 +237,88 @@ pass_deallocate(struct pass *pass, const struct frame *frame,
 	const struct server *server = client->server;
 	struct stmt *was;
 
-	if (server != NULL && (server->max_statements == 0 ||
-	    server->owed.count > 0 || server->owed.skipping ||
-	    server->status == 'E'))
+	if (!client_tracks_statements(client) ||
+	    (effects == SQL_DEALLOCATE ?
+	    stmt_names_get(&client->names, name) == NULL :
+	    effects != SQL_DEALLOCATE_ALL))
 		return false;
-	if (server == NULL && !client_tracks_statements(client))
+	/* Our answer has to wait for those before it. */
+	if (server != NULL && server->owed.count > 0 && owed_at(
+	    &server->owed, server->owed.count - 1)->kind >= OWED_SYNC) {
+		stream_pause(&client->s, PAUSE_OWED_FULL);
+		*ret_go_on = false;
+		return true;
+	}
+	if (server != NULL && (server->owed.count > 0 ||
+	    server->owed.skipping || server->status == 'E'))
 		return false;
 	if (effects == SQL_DEALLOCATE_ALL) {
 		stmt_names_clear(&client->names);
 		*ret_go_on = pass_answer(pass, frame, "DEALLOCATE ALL");
 		return true;
 	}
-	if (effects != SQL_DEALLOCATE ||
-	    stmt_names_get(&client->names, name) == NULL)
-		return false;
 	stmt_names_set(&client->names, name, NULL, &was);
 	stmt_unref(was);
 	*ret_go_on = pass_answer(pass, frame, "DEALLOCATE");
 	return true;
 }
 
-/*
- * A long text is looked at only inside a transaction, and only for whether it
- * may be the one that commits it: should the server be lost now, that is the
- * difference between "it is rolled back" and "nobody knows".
- */
-static uint32_t
-pass_scan_long(const struct pass *pass, const struct frame *frame)
+/* The text of a simple query, as far as it has arrived. */
+static struct span
+pass_sql(const struct pass *pass, const struct frame *frame)
 {
-	const struct server *server = pass->client->server;
 	struct span sql = pass_body(pass, frame);
 
-	if (server->status == 'I' && server->owed.count == 0)
-		return 0;
-	if (!pass_is_whole(pass, frame) || sql.len > PASS_SCAN_LONG_MAX)
-		return SQL_UNKNOWN;
 	sql.len = strnlen(sql.at, sql.len);
-	return sqlscan(sql, NULL) & SQL_END;
+	return sql;
+}
+
+/*
+ * A statement that would tie one client too many to its server: Postgres is
+ * given one in its place that fails with our words, so that the error takes
+ * the transaction with it as any other does.
+ */
+void
+pass_put_refusal(struct pass *pass, char type, const char *reason)
+{
+	struct buf *out = &pass->client->worker->scratch;
+	char sql[512];
+	size_t began;
+
+	snprintf(sql, sizeof(sql), "DO LANGUAGE plpgsql $$BEGIN "
+	    "RAISE EXCEPTION USING ERRCODE='53400', MESSAGE='too many clients "
+	    "are pinned to their servers (max_pinned): %s', HINT='Raise "
+	    "max_pinned, use pool_mode = session for this database, or keep "
+	    "such state within one transaction.';END$$", reason);
+	buf_clear(out);
+	began = msg_begin(out, type);
+	if (type == 'P')
+		msg_text(out, SPAN(""));
+	msg_text(out, span_of(sql));
+	if (type == 'P')
+		msg_u16(out, 0);
+	msg_end(out, began);
+	server_set_unnamed(pass->client->server, NULL);
+	pass_put_bytes(pass, out);
 }
 
 static bool
 pass_query(struct pass *pass, const struct frame *frame)
 {
 	struct client *client = pass->client;
-	uint32_t effects = 0;
+	uint32_t effects = SQL_UNKNOWN;
+	const char *refused;
 	bool go_on;
 
 	if (client->worker->setup->conf->o.disable_pqexec)
 		return pass_end(pass, END_NO_PQEXEC, NULL);
 	if (frame->body < PASS_SCAN_MAX) {
-		struct span sql = pass_body(pass, frame);
 		struct span name = SPAN_NONE;
 		char room[PASS_SCAN_MAX];
 
 		if (!pass_is_whole(pass, frame))
 			return false;
-		sql.len = strnlen(sql.at, sql.len);
-		effects = sqlscan(sql, &name);
+		effects = sqlscan(pass_sql(pass, frame), &name);
 		if (effects & (SQL_DEALLOCATE | SQL_DEALLOCATE_ALL) &&
 		    pass_deallocate(pass, frame, effects,
 		    pass_sql_name(name, room, sizeof(room)), &go_on))
@@ -299,8 +330,9 @@ pass_query(struct pass *pass, const struct frame *frame)
 	struct server *server = client->server;
 	if (server->owed.skipping)
 		return pass_as_is(pass, frame);
-	if (frame->body >= PASS_SCAN_MAX)
-		effects = pass_scan_long(pass, frame);
+	if (frame->body >= PASS_SCAN_MAX && pass_is_whole(pass, frame))
+		effects = sqlscan(pass_sql(pass, frame), NULL);
+	refused = state_is_refused(client, effects);
 	/* A simple query takes the unnamed statement with it; its text may have
 	 * been put in front of a Bind, and must leave while it is there. */
 	if (client->unnamed != NULL)
@@ -313,7 +345,12 @@ pass_query(struct pass *pass, const struct frame *frame)
 	struct owed_entry *entry = pass_owe(pass, OWED_QUERY, OWED_FORWARD);
 	if (entry == NULL)
 		return false;
+	if (refused != NULL) {
+		pass_put_refusal(pass, 'Q', refused);
+		return pass_drop(pass, frame);
+	}
 	pass_note_effects(server, entry, effects);
+	state_note(server, effects, pass_sql(pass, frame));
 	return pass_as_is(pass, frame);
 }
 
@@ -325,6 +362,7 @@ pass_function(struct pass *pass, const struct frame *frame)
 	if (!pass->client->server->owed.skipping &&
 	    pass_owe(pass, OWED_FUNCTION, OWED_FORWARD) == NULL)
 		return false;
+	state_note(pass->client->server, SQL_UNKNOWN, SPAN(""));
 	return pass_as_is(pass, frame);
 }
 
@@ -487,7 +525,8 @@ relay_client(struct client *client, const char *at, size_t len)
 		if (stream_is_blocked(&client->s))
 			stream_pause(&client->s, PAUSE_PEER_FULL);
 	}
-	if (link_is_over(client)) {
+	if (!state_probe(server) && client->server == server &&
+	    link_is_over(client)) {
 		link_part(client);
 		/* Not here: the next client's walk may end in the same way,
 		 * one inside the other for all who wait. */

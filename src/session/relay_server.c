@@ -33,6 +33,7 @@
 #include "session/link.h"
 #include "session/owed.h"
 #include "session/server.h"
+#include "session/state.h"
 #include "session/worker.h"
 #include "wire/body.h"
 #include "wire/frame.h"
@@ -327,7 +328,9 @@ reply_error(struct reply *reply, const struct frame *frame)
 
 	enum owed_action action = head->action;
 	if (action == OWED_SWALLOW && head->kind == OWED_QUERY) {
-		server_own_query_failed(server, &fields);
+		if (!head->probe ||
+		    !state_probe_failed(server, fields.sqlstate))
+			server_own_query_failed(server, &fields);
 		return REPLY_SWALLOW;
 	}
 	/* A Parse of the unnamed statement begins with dropping the last one:
@@ -461,8 +464,10 @@ reply_ready(struct reply *reply, const struct frame *frame)
 		return REPLY_BAD;
 
 	bool forward = head->action == OWED_FORWARD;
+	bool probe = head->probe;
 	server->status = status;
 	server->owed.copy_in = false;
+	server->discarded = false;
 	owed_settle(server);
 	server->commit_sent = server->commit_sent &&
 	    owed_may_end(&server->owed);
@@ -473,7 +478,9 @@ reply_ready(struct reply *reply, const struct frame *frame)
 	server->owed.batch_open = !owed_is_clear(&server->owed);
 	if (forward && server->client != NULL)
 		link_query_ended(server->client);
-	else if (server->client != NULL)
+	else if (probe)
+		state_probed(server);
+	if (!forward && server->client != NULL)
 		link_vars_accepted(server);
 	return forward ? REPLY_PASS : REPLY_SWALLOW;
 }
@@ -494,8 +501,8 @@ reply_parameter(struct reply *reply, const struct frame *frame)
 	struct span value = body_text(&body);
 	if (!body_is_done(&body))
 		return REPLY_BAD;
-	if (owed_head(&server->owed) != NULL &&
-	    owed_head(&server->owed)->discards) {
+	if (server->discarded || (owed_head(&server->owed) != NULL &&
+	    owed_head(&server->owed)->discards)) {
 		server_parameter_reset(server, name, value);
 		return REPLY_SWALLOW;
 	}
@@ -504,12 +511,28 @@ reply_parameter(struct reply *reply, const struct frame *frame)
 }
 
 static enum verdict
+reply_probe_row(struct reply *reply, const struct frame *frame)
+{
+	if (frame->body > WHOLE_MAX)
+		return REPLY_BAD;
+	if (reply->len - reply->pos - FRAME_HEADER < frame->body)
+		return REPLY_MORE;
+	return state_row(reply->server, (struct span){
+	    reply->at + reply->pos + FRAME_HEADER, frame->body }) ?
+	    REPLY_SWALLOW : REPLY_BAD;
+}
+
+static enum verdict
 reply_judge(struct reply *reply, const struct frame *frame)
 {
 	struct owed_entry *head = owed_head(&reply->server->owed);
 
 	switch (frame->type) {
-	case 'D': case 'd': case 'c': case 't': case 'H': case 'V':
+	case 'D':
+		if (head != NULL && head->probe)
+			return reply_probe_row(reply, frame);
+		/* fallthrough */
+	case 'd': case 'c': case 't': case 'H': case 'V':
 		if (head == NULL)
 			return REPLY_BAD;
 		return head->action == OWED_FORWARD ?
@@ -570,6 +593,11 @@ reply_after(struct reply *reply)
 	if (server->relay.left > 0)
 		return;
 	reply_put_local(reply);
+	if (server->client == NULL || state_probe(server) ||
+	    server->client == NULL)
+		return;
+	if (!server->unproven && !state_must_wait(server))
+		stream_resume(&server->client->s, PAUSE_ANSWER);
 	if (server->client == NULL || !link_is_over(server->client))
 		return;
 

@@ -20,6 +20,7 @@
 #include "session/owed.h"
 #include "session/pass.h"
 #include "session/server.h"
+#include "session/state.h"
 #include "session/worker.h"
 #include "wire/body.h"
 #include "wire/frame.h"
@@ -292,6 +293,9 @@ pass_parse(struct pass *pass, const struct frame *frame)
 	    !pass_is_certain(pass, name))
 		return false;
 
+	struct span sql = { tail.at, strnlen(tail.at, tail.len) };
+	if (!pass_tracks(client))
+		state_note(client->server, sqlscan(sql, NULL), sql);
 	bool passed = !pass_tracks(client) ?
 	    pass_owe(pass, OWED_PARSE, OWED_FORWARD) != NULL &&
 	    pass_as_is(pass, frame) :
@@ -299,6 +303,9 @@ pass_parse(struct pass *pass, const struct frame *frame)
 	    pass_parse_named(pass, frame, name, tail);
 	if (passed)
 		pass_count_parse(client);
+	if (passed && !pass_tracks(client))
+		stat_add(&client->pool->shard[client->worker->index].stat,
+		    STAT_server_parse_count, 1);
 	return passed;
 }
 
@@ -405,6 +412,25 @@ pass_is_foreign(struct span name)
 	return span_starts_case(name, STMT_PREFIX);
 }
 
+/* In its place a batch of ours that fails; up to the client's Sync the server
+ * skips the rest. */
+static bool
+pass_bind_refused(struct pass *pass, const struct frame *frame,
+    const char *reason)
+{
+	static const char bind_execute[] =
+	    "B\0\0\0\14\0\0\0\0\0\0\0\0"
+	    "E\0\0\0\11\0\0\0\0";
+
+	pass_put_refusal(pass, 'P', reason);
+	stream_put(&pass->client->server->s, bind_execute,
+	    sizeof(bind_execute) - 1);
+	return pass_owe(pass, OWED_PARSE, OWED_SWALLOW) != NULL &&
+	    pass_owe(pass, OWED_BIND, OWED_SWALLOW) != NULL &&
+	    pass_owe(pass, OWED_EXECUTE, OWED_SWALLOW) != NULL &&
+	    pass_drop(pass, frame);
+}
+
 bool
 pass_bind(struct pass *pass, const struct frame *frame)
 {
@@ -427,17 +453,31 @@ pass_bind(struct pass *pass, const struct frame *frame)
 	if (pass_tracks(client) && !pass_is_certain(pass, name))
 		return false;
 
-	struct stmt *stmt = NULL;
+	struct stmt *stmt = !pass_tracks(client) ? NULL :
+	    name.len == 0 ? client->unnamed :
+	    stmt_names_get(&client->names, name);
+	if (stmt != NULL && stmt->effects != 0) {
+		const char *refused = state_is_refused(client, stmt->effects);
+		if (refused != NULL)
+			return pass_bind_refused(pass, frame, refused);
+		/* A value in it may name a parameter. */
+		if (stmt->effects & SQL_SET && !pass_is_whole(pass, frame) &&
+		    frame->body < NAMES_MAX)
+			return false;
+	}
 	if (pass_tracks(client) && name.len == 0) {
 		if (!pass_ensure_unnamed(pass))
 			return false;
-		stmt = client->unnamed;
 	} else if (pass_tracks(client)) {
-		stmt = stmt_names_get(&client->names, name);
 		if (stmt == NULL && pass_is_foreign(name))
 			return pass_end(pass, END_PROTOCOL, "statement name");
 		if (!pass_is_settled(pass, stmt))
 			return false;
+	}
+	if (stmt != NULL && stmt->effects != 0) {
+		state_note(server, stmt->effects, stmt_sql(stmt));
+		if (stmt->effects & SQL_SET)
+			state_note_bind(server, body_rest(&body));
 	}
 	stat_add(&client->pool->shard[client->worker->index].stat,
 	    STAT_bind_count, 1);

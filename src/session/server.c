@@ -28,6 +28,7 @@
 #include "session/client.h"
 #include "session/link.h"
 #include "session/setup.h"
+#include "session/state.h"
 #include "session/worker.h"
 #include "wire/body.h"
 
@@ -136,6 +137,7 @@ server_close(struct server *server, const char *why)
 	if ((server->state == SERVER_FREE || server->state == SERVER_IDLE) &&
 	    server->s.state == STREAM_OPEN)
 		stream_send(&server->s, terminate, sizeof(terminate));
+	state_clear(server);
 	stream_close(&server->s);
 	loop_timer_clear(&server->timer);
 	list_remove(&server->dispatch);
@@ -168,6 +170,7 @@ server_free(struct server *server)
 	stmt_cache_clear(&server->statements);
 	vars_unref(server->vars);
 	vars_unref(server->baseline);
+	vars_unref(server->customs);
 	owed_finish(&server->owed);
 	mem_wipe(server->key, sizeof(server->key));
 	mem_free(server->last_words);
@@ -293,6 +296,8 @@ server_on_data(struct stream *s, const char *at, size_t len)
 
 	bool idle = server->state == SERVER_IDLE;
 	used = relay_server(server, at, len);
+	if (server->client != NULL)
+		client_count_bytes(server->client, 0);
 	if (server->state == SERVER_TESTED || server->state == SERVER_SETUP ||
 	    server->state == SERVER_RESETTING) {
 		if (server->owed.count == 0 && server->status == 'I')
@@ -429,6 +434,7 @@ server_open(struct worker *worker, struct pool *pool)
 	stmt_cache_init(&server->statements);
 	server->vars = vars_none();
 	server->baseline = vars_none();
+	server->customs = vars_none();
 	stream_init(&server->s, &server_ops);
 	loop_timer_init(&server->timer, server_timer);
 	server->state = SERVER_RESOLVING;
@@ -507,10 +513,13 @@ server_discarded(struct server *server)
 	struct buf *out = &server->worker->scratch;
 	struct span name, value;
 
+	server->discarded = true;
 	vars_unref(server->vars);
 	server->vars = vars_none();
-	if (client == NULL)
+	if (client == NULL) {
+		state_clear(server);
 		return;
+	}
 	buf_clear(out);
 	for (unsigned i = 0; i < vars_count(server->baseline); i++) {
 		vars_at(server->baseline, i, &name, &value);
@@ -552,7 +561,7 @@ parameter_is_fixed(struct span name)
 {
 	static const char *const fixed[] = {
 		"server_version", "server_encoding", "integer_datetimes",
-		"is_superuser", "in_hot_standby", "session_authorization",
+		"is_superuser", "in_hot_standby",
 	};
 
 	for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++)
@@ -572,17 +581,22 @@ parameter_to_keep(const struct server *server, struct span name,
 	    SPAN_NONE : value;
 }
 
-void
-server_parameter_reset(struct server *server, struct span name,
-    struct span value)
+static void
+server_keep(struct server *server, struct span name, struct span kept)
 {
-	struct vars *vars = vars_with(server->vars, name,
-	    parameter_to_keep(server, name, value));
+	struct vars *vars = vars_with(server->vars, name, kept);
 
 	if (vars == NULL)
 		server->tainted = true;
 	else
 		server->vars = vars;
+}
+
+void
+server_parameter_reset(struct server *server, struct span name,
+    struct span value)
+{
+	server_keep(server, name, parameter_to_keep(server, name, value));
 }
 
 bool
@@ -593,10 +607,16 @@ server_parameter(struct server *server, struct span name, struct span value)
 	struct vars *vars;
 
 	if (parameter_is_fixed(name))
-		return true;
-	server_parameter_reset(server, name, value);
-	if (client == NULL)
+		return owed_head(&server->owed) == NULL ||
+		    owed_head(&server->owed)->action != OWED_SWALLOW;
+	if (client == NULL || state_hides(server, name, value)) {
+		server_parameter_reset(server, name, value);
 		return false;
+	}
+	/* Where the startup packet says otherwise, it was set on purpose. */
+	if (vars_get(client->startup_vars, name).at != NULL)
+		set = value;
+	server_keep(server, name, set);
 
 	struct span seen = vars_get(client->vars, name);
 	bool news = seen.at == NULL ? set.at != NULL :

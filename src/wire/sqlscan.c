@@ -92,6 +92,8 @@ is_suspicious(const char *at, const char *begin, const char *end)
 		return bytes_are(at, begin, end, 1, "advis");
 	case 'n':
 		return bytes_are(at, begin, end, 2, "config");
+	case 'e':
+		return bytes_are(at, begin, end, 4, "setsee");
 	default:
 		return false;
 	}
@@ -118,14 +120,15 @@ may_be_suspicious(const char *at)
 	hit = (here == ';') | (here == '&') |
 	    ((here == 'm') & (next == 'p')) |
 	    ((here == 'd') & (next == 'v')) |
-	    ((here == 'n') & (next == 'f'));
+	    ((here == 'n') & (next == 'f')) |
+	    ((here == 'e') & (next == 'e'));
 	memcpy(half, &hit, sizeof(half));
 	return (half[0] | half[1]) != 0;
 }
 
 /*
  * Is there nothing in the text that needs a closer look? Each fragment has
- * a pair of letters that is rare in SQL: teMP, aDVis(ory), coNFig.
+ * a pair of letters that is rare in SQL: teMP, aDVis(ory), coNFig, setsEEd.
  */
 static bool
 has_no_fragment(const char *begin, const char *end)
@@ -450,6 +453,8 @@ watch_name(struct scan *scan)
 			scan->effects |= SQL_TEMP;
 		break;
 	case 's':
+		if (span_is_case(name, "setseed"))
+			scan->effects |= SQL_SEED;
 		if (!span_is_case(name, "set_config"))
 			break;
 		if (scan->call != CALL_NONE)	/* one inside another */
@@ -581,8 +586,12 @@ static void
 rule_set(struct scan *scan)
 {
 	next(scan);
-	if (!rule_set_is_passing(scan))
-		scan->effects |= SQL_SET;
+	if (rule_set_is_passing(scan))
+		return;
+	scan->effects |= SQL_SET;
+	for (; !is_over(scan); next(scan))
+		if (is_word(scan, "default"))
+			scan->effects |= SQL_RESET;
 }
 
 static void

@@ -80,15 +80,18 @@ def test_the_checker_finds_nothing_wrong_with_postgres(cluster):
 
 
 def test_the_checker_believes_an_honest_proxy(cluster):
-    assert lied_to(cluster, "honest", 1, 3000) == 0
+    assert lied_to(cluster, "honest", 1, 3000, seed=1) == 0
 
 
 @pytest.mark.parametrize("lie", LIES)
 def test_the_checker_notices_a_lie(cluster, lie):
-    assert lied_to(cluster, lie, *LIES[lie]) == 1
+    """Some lies harm nobody if they come at a bad time: one of three runs
+    has to show it."""
+    assert any(lied_to(cluster, lie, *LIES[lie], seed) == 1
+               for seed in (1, 2, 3))
 
 
-def lied_to(cluster, lie, every, ops):
+def lied_to(cluster, lie, every, ops, seed):
     """The checker's verdict on a proxy that tells such lies."""
     port = rig.servers.free_port()
     liar = subprocess.Popen(
@@ -97,7 +100,8 @@ def lied_to(cluster, lie, every, ops):
     try:
         assert liar.stdout.readline() == b"ready\n"
         status, said = rig.run_checker(port, cluster, "--ops", str(ops),
-                                       "--clients", "20", "--stall", "5")
+                                       "--clients", "20", "--stall", "5",
+                                       "--seed", str(seed))
         print(said[-5000:])
         return status
     finally:

@@ -6,12 +6,12 @@ import re
 import socket
 import struct
 import subprocess
-import threading
 
 import psycopg2
 import pytest
 
 import wire
+from console_tools import client_id, pool_of, refused, row, table
 from pgsluice import wait_until
 
 pytestmark = pytest.mark.core
@@ -64,6 +64,10 @@ COLUMNS = {
     "STATE": ["key", "value"],
     "CONFIG": ["key", "value", "default", "changeable"],
     "DNS_HOSTS": ["hostname", "ttl", "addrs"],
+    "DNS_ZONES": ["zonename", "serial", "count"],
+    "PEERS": ["peer_id", "host", "port", "pool_size"],
+    "PEER_POOLS": """peer_id cl_active_cancel_req cl_waiting_cancel_req
+        sv_active_cancel sv_login""".split(),
     "VERSION": ["version"],
 }
 
@@ -71,7 +75,7 @@ COLUMNS = {
 TEXTS = set("""type user database replication state addr local_addr
     connect_time request_time ptr link tls application_name name host
     force_user pool_mode load_balance_hosts trouble list key value default
-    changeable hostname addrs version""".split())
+    changeable hostname addrs version zonename""".split())
 
 ADMIN_ONLY = [
     "SET verbose = 1", "RELOAD", "PAUSE", "RESUME", "DISABLE app",
@@ -90,66 +94,10 @@ def types_of(description):
     return oids
 
 
-def refused(session, sql):
-    """The SQLSTATE that a command is answered with."""
-    with pytest.raises(wire.ServerError) as error:
-        session.rows(sql)
-    return error.value.sqlstate
-
-
 @pytest.fixture(name="admin")
 def fixture_admin(pgsluice):
     with pgsluice.connect("admin", "pgsluice") as session:
         yield session
-
-
-def table(session, name):
-    """The rows of a SHOW as dicts."""
-    answer = session.query(f"SHOW {name}")
-    errors = [got for got in answer if got.kind == "E"]
-    assert not errors, errors
-    columns = [got for got in answer if got.kind == "T"][0].columns
-    return [dict(zip(columns, got.values))
-            for got in answer if got.kind == "D"]
-
-
-def row(session, name, /, **wanted):
-    """The one row of a table with these values; None if there is none."""
-    rows = [row for row in table(session, name)
-            if all(row[key] == str(value) for key, value in wanted.items())]
-    assert len(rows) <= 1, rows
-    return rows[0] if rows else None
-
-
-def pool_of(session, database="app", user="app"):
-    return row(session, "POOLS", database=database, user=user)
-
-
-class Background:
-    """A call in a thread of its own; its result, or error, when asked."""
-
-    def __init__(self, call, *arguments):
-        self.outcome = None
-        self.thread = threading.Thread(
-            target=self._run, args=(call, arguments), daemon=True)
-        self.thread.start()
-
-    def _run(self, call, arguments):
-        try:
-            self.outcome = (call(*arguments), None)
-        except BaseException as error:  # pylint: disable=broad-except
-            self.outcome = (None, error)
-
-    def is_done(self):
-        return not self.thread.is_alive()
-
-    def result(self):
-        self.thread.join(60)
-        assert self.outcome is not None, "still running"
-        value, error = self.outcome
-        if error is not None:
-            raise error
-        return value
 
 
 # The connection
@@ -255,17 +203,7 @@ def test_one_that_does_not_read_is_not_read_from(pgsluice, admin):
             assert session.shapes(session.until_ready()).endswith("DCZ")
 
 
-# The extended protocol
-
-def test_the_extended_protocol_is_refused_once_up_to_sync(admin):
-    admin.send(wire.parse("", "SHOW POOLS"), wire.bind(), wire.describe(),
-               wire.execute(), wire.flush(), wire.query("SHOW VERSION"),
-               wire.sync(), wire.query("SHOW VERSION"))
-    answer = admin.until_ready()
-    assert admin.shapes(answer) == "EZ"
-    assert answer[0].sqlstate == "0A000"
-    assert admin.shapes(admin.until_ready()) == "TDCZ"
-
+# Messages
 
 def test_function_calls_and_copy_data_do_no_harm(admin):
     admin.send(wire.copy_data(b"x"), wire.copy_done(), wire.copy_fail(),
@@ -280,7 +218,11 @@ def test_function_calls_and_copy_data_do_no_harm(admin):
     (b"p\0\0\0\5\0", "08P01"), (b"Z\0\0\0\5I", "08P01"),
     (b"Q\0\0\0\4", "08P01"), (b"Q\0\0\0\7a\0b", "08P01"),
     (b"Q\0\0\0\3", "08P01"), (b"Q\xff\xff\xff\xff", "08P01"),
-    (b"Q\0\1\0\5", "54000"), (b"P\x7f\xff\xff\xff", "54000"),
+    (b"P\x7f\xff\xff\xff", "08P01"),
+    (b"Q\0\1\0\5", "54000"), (b"P\x3f\xff\xff\xfe", "54000"),
+    (b"P\0\0\0\6a\0", "08P01"), (b"B\0\0\0\6\0\0", "08P01"),
+    (b"B\0\0\0\x0e\0\0\0\0\0\0\0\1\0\2", "08P01"),
+    (b"D\0\0\0\6X\0", "08P01"), (b"E\0\0\0\5\0", "08P01"),
 ])
 def test_what_is_no_message_ends_the_connection(admin, data, sqlstate):
     admin.send(data)
@@ -306,7 +248,8 @@ def test_columns_are_pgbouncers_and_numbers_are_numbers(pgsluice, name):
         assert oid in (TEXT, INT4, INT8)
     assert answer[-2].tag == "SHOW"
     rows = [got.values for got in answer if got.kind == "D"]
-    assert rows or name in ("ACTIVE_SOCKETS", "DNS_HOSTS")
+    assert rows or name in ("ACTIVE_SOCKETS", "DNS_HOSTS", "DNS_ZONES",
+                            "PEERS", "PEER_POOLS")
     for values in rows:
         for oid, value in zip(types_of(description), values):
             assert oid == TEXT or value is None or value.isdigit()
@@ -334,13 +277,7 @@ def test_help_names_every_table_and_command(admin):
     assert admin.shapes(answer) == "NCZ"
     text = answer[0].fields["D"]
     for word in (*COLUMNS, *(sql.split()[0] for sql in ADMIN_ONLY)):
-        assert word in text or word == "SUSPEND"
-
-
-def client_id(session, client):
-    """The id in SHOW CLIENTS of the client with this socket."""
-    port = client.sock.getsockname()[1]
-    return int(row(session, "CLIENTS", port=port)["id"])
+        assert word in text
 
 
 def test_clients_and_servers_show_their_link(pgsluice, admin):
@@ -522,8 +459,7 @@ def test_a_stats_user_changes_nothing(pgsluice, sql):
     ("BEGIN", "42601"), ("SHOW", "42601"), ("SHOW nonsense", "42601"),
     ("SELECT 1", "42601"), ("SHOW POOLS; SHOW POOLS", "42601"),
     ("SHOW 'POOLS", "42601"), ("RELOAD now", "42601"), ("SET x", "42601"),
-    ("SUSPEND", "0A000"), ("SHOW FDS", "0A000"), ("SHOW PEERS", "0A000"),
-    ("SHOW PEER_POOLS", "0A000"), ("SHOW DNS_ZONES", "0A000"),
+    ("SUSPEND now", "42601"), ("SHOW FDS", "0A000"),
     ("PAUSE nodb", "3D000"), ("RESUME nodb", "3D000"),
     ("KILL nodb", "3D000"), ("DISABLE nodb", "3D000"),
     ("RECONNECT nodb", "3D000"), ("WAIT_CLOSE nodb", "3D000"),
@@ -623,189 +559,3 @@ def test_a_file_with_an_error_changes_nothing(pgsluice, admin):
     assert setting(admin, "default_pool_size") == "20"
     with pgsluice.connect() as client:
         assert client.value("SELECT 1") == "1"
-
-
-# PAUSE, RESUME, DISABLE, ENABLE
-
-def test_pause_closes_the_servers_and_resume_serves_who_waits(
-        pgsluice, admin):
-    with pgsluice.connect() as client:
-        pid = client.value("SELECT pg_backend_pid()")
-        assert admin.query("PAUSE app")[0].tag == "PAUSE"
-        found = row(admin, "DATABASES", name="app")
-        assert (found["paused"], found["current_connections"]) == ("1", "0")
-        assert pgsluice.postgres.rows(
-            f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid}") == []
-        client.send(wire.query("SELECT 'served'"))
-        wait_until(lambda: pool_of(admin)["cl_waiting"] == "1", "waiting")
-        with pgsluice.connect(database="other") as other:
-            assert other.value("SELECT 1") == "1"
-        assert admin.query("RESUME app")[0].tag == "RESUME"
-        assert client.until_ready()[1].values == ["served"]
-        assert row(admin, "DATABASES", name="app")["paused"] == "0"
-
-
-def test_pause_answers_when_the_last_transaction_is_over(pgsluice, admin):
-    with pgsluice.connect() as client, \
-            pgsluice.connect("admin", "pgsluice") as pauser:
-        client.rows("BEGIN")
-        pause = Background(pauser.query, "PAUSE")
-        wait_until(lambda: row(admin, "STATE", key="paused")["value"]
-                   == "yes", "paused")
-        client.rows("SELECT 1")
-        assert not pause.is_done()
-        client.rows("COMMIT")
-        assert pause.result()[0].tag == "PAUSE"
-        assert refused(admin, "PAUSE") == "55000"
-        admin.rows("RESUME")
-        assert client.value("SELECT 1") == "1"
-
-
-def test_a_resume_by_somebody_else_ends_the_wait(pgsluice, admin):
-    with pgsluice.connect() as client, \
-            pgsluice.connect("admin", "pgsluice") as pauser:
-        client.rows("BEGIN")
-        pause = Background(refused, pauser, "PAUSE app")
-        wait_until(lambda: row(admin, "DATABASES", name="app")["paused"]
-                   == "1", "paused")
-        admin.rows("RESUME app")
-        assert pause.result() == "57014"
-        client.rows("COMMIT")
-
-
-def test_a_console_that_goes_while_it_waits_leaves_the_pause(
-        pgsluice, admin):
-    with pgsluice.connect() as client:
-        client.rows("BEGIN")
-        with pgsluice.connect("admin", "pgsluice") as pauser:
-            pauser.send(wire.query("PAUSE app"))
-            wait_until(lambda: row(admin, "DATABASES", name="app")["paused"]
-                       == "1", "paused")
-        wait_until(lambda: pool_of(admin, "pgsluice", "pgsluice")[
-            "cl_active"] == "1", "one console left")
-        client.rows("COMMIT")
-        assert row(admin, "DATABASES", name="app")["paused"] == "1"
-        admin.rows("RESUME app")
-        assert client.value("SELECT 1") == "1"
-
-
-def test_a_database_can_be_paused_before_anybody_has_used_it(
-        pgsluice, admin):
-    admin.rows("PAUSE")
-    client = wire.Wire.connect(pgsluice.port)
-    login = Background(client.login, "app", "app-secret", "app")
-    wait_until(lambda: row(admin, "CLIENTS", state="waiting_login"), "login")
-    admin.rows("RESUME")
-    with login.result() as client:
-        assert client.value("SELECT 1") == "1"
-
-
-def test_a_disabled_database_lets_nobody_in_until_it_is_enabled(
-        pgsluice, admin):
-    with pgsluice.connect() as inside:
-        assert admin.query("DISABLE app")[0].tag == "DISABLE"
-        assert row(admin, "DATABASES", name="app")["disabled"] == "1"
-        with pytest.raises(wire.ServerError) as error:
-            pgsluice.connect().close()
-        assert error.value.sqlstate == "57P03"
-        assert inside.value("SELECT 1") == "1"
-        assert admin.query("ENABLE app")[0].tag == "ENABLE"
-        pgsluice.connect().close()
-
-
-# RECONNECT, WAIT_CLOSE, KILL, SHUTDOWN
-
-def test_reconnect_replaces_servers_when_they_are_free(start_pgsluice):
-    pgsluice = start_pgsluice(default_pool_size=2, workers=2)
-    with contextlib.ExitStack() as stack:
-        admin = stack.enter_context(pgsluice.connect("admin", "pgsluice"))
-        busy = stack.enter_context(pgsluice.connect())
-        idle = stack.enter_context(pgsluice.connect())
-        was = busy.value("BEGIN; SELECT pg_backend_pid()")
-        other = idle.value("SELECT pg_backend_pid()")
-        assert admin.query("RECONNECT app")[0].tag == "RECONNECT"
-        assert busy.value("SELECT pg_backend_pid()") == was
-        assert row(admin, "SERVERS", remote_pid=was)["close_needed"] == "1"
-        assert idle.value("SELECT pg_backend_pid()") not in (was, other)
-        waiter = stack.enter_context(pgsluice.connect("admin", "pgsluice"))
-        wait = Background(waiter.query, "WAIT_CLOSE app")
-        assert admin.query("WAIT_CLOSE other")[0].tag == "WAIT_CLOSE"
-        assert not wait.is_done()
-        busy.rows("COMMIT")
-        assert wait.result()[0].tag == "WAIT_CLOSE"
-        assert busy.value("SELECT pg_backend_pid()") != was
-
-
-def test_kill_ends_the_clients_of_a_database(start_pgsluice):
-    pgsluice = start_pgsluice(workers=3)
-    clients = [pgsluice.connect() for _ in range(9)]
-    with contextlib.ExitStack() as stack:
-        admin = stack.enter_context(pgsluice.connect("admin", "pgsluice"))
-        other = stack.enter_context(pgsluice.connect(database="other"))
-        for client in clients:
-            stack.enter_context(client)
-        clients[0].rows("BEGIN")
-        clients[1].send(wire.query("SELECT pg_sleep(1000)"))
-        wait_until(lambda: pool_of(admin)["sv_active"] == "2", "active")
-        assert admin.query("KILL app")[0].tag == "KILL"
-        for client in clients:
-            fatal = client.until_closed()[-1]
-            assert (fatal.kind, fatal.sqlstate) == ("E", "57P01")
-        assert other.value("SELECT 1") == "1"
-        # it stays paused, as with PgBouncer
-        wait_until(lambda: row(admin, "DATABASES", name="app")[
-            "current_connections"] == "0", "servers closed")
-        admin.rows("RESUME app")
-        with pgsluice.connect() as client:
-            assert client.value("SELECT 1") == "1"
-
-
-def test_kill_without_a_database_ends_all_clients(pgsluice, admin):
-    with pgsluice.connect() as one, pgsluice.connect(database="other") as two:
-        admin.rows("KILL")
-        for client in (one, two):
-            assert client.until_closed()[-1].sqlstate == "57P01"
-    admin.rows("RESUME")
-
-
-def test_kill_client_ends_the_one_with_this_id(start_pgsluice):
-    pgsluice = start_pgsluice(workers=2)
-    clients = [pgsluice.connect() for _ in range(6)]
-    with contextlib.ExitStack() as stack:
-        admin = stack.enter_context(pgsluice.connect("admin", "pgsluice"))
-        for client in clients:
-            stack.enter_context(client)
-        number = client_id(admin, clients[3])
-        assert admin.query(f"KILL_CLIENT {number}")[0].tag == "KILL_CLIENT"
-        assert clients.pop(3).until_closed()[-1].sqlstate == "57P01"
-        assert refused(admin, f"KILL_CLIENT {number}") == "42704"
-        for client in clients:
-            assert client.value("SELECT 1") == "1"
-
-
-def test_a_console_may_kill_itself(pgsluice, admin):
-    number = client_id(admin, admin)
-    admin.send(wire.query(f"KILL_CLIENT {number}"))
-    assert admin.until_closed()[-1].sqlstate == "57P01"
-    pgsluice.console("SHOW VERSION")
-
-
-def test_shutdown_answers_and_ends_the_process(start_pgsluice):
-    pgsluice = start_pgsluice(workers=2)
-    with pgsluice.connect("admin", "pgsluice") as admin:
-        assert admin.query("SHUTDOWN")[0].tag == "SHUTDOWN"
-        assert pgsluice.process.wait(60) == 0
-    pgsluice.is_running = lambda: True      # it was to end
-
-
-@pytest.mark.parametrize("how", ["WAIT_FOR_SERVERS", "WAIT_FOR_CLIENTS"])
-def test_shutdown_waits_for_transactions(start_pgsluice, how):
-    pgsluice = start_pgsluice(workers=2)
-    with pgsluice.connect() as client:
-        client.rows("BEGIN")
-        pgsluice.console(f"SHUTDOWN {how}")
-        assert client.value("SELECT 1") == "1"
-        assert client.query("COMMIT")[0].tag == "COMMIT"
-        client.until_closed()
-    assert pgsluice.process.wait(60) == 0
-    pgsluice.is_running = lambda: True      # it was to end

@@ -7,11 +7,14 @@ ends with a crowd of more clients than there are servers, each of which must
 get its own answers, and no more backends than there are servers.
 """
 
+import fcntl
 import os
 import subprocess
 import sys
 
 import pytest
+
+from pgsluice import read
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DRIVERS = os.path.join(HERE, "drivers")
@@ -25,7 +28,7 @@ TIME_LIMIT = 120
 
 
 def python(name):
-    return [sys.executable, os.path.join(DRIVERS, f"{name}_scenario.py")]
+    return [sys.executable, os.path.join(DRIVERS, f"{name}.py")]
 
 
 def java(name):
@@ -39,11 +42,11 @@ def node(name):
 
 
 SCENARIOS = {
-    "psql": python("psql"),
-    "pgbench": python("pgbench"),
-    "psycopg2": python("psycopg2"),
-    "psycopg3": python("psycopg3"),
-    "asyncpg": python("asyncpg"),
+    "psql": python("psql_scenario"),
+    "pgbench": python("pgbench_scenario"),
+    "psycopg2": python("psycopg2_scenario"),
+    "psycopg3": python("psycopg3_scenario"),
+    "asyncpg": python("asyncpg_scenario"),
     "pgjdbc": java("PgJdbcScenario"),
     "pg": node("pg"),
     "postgresjs": node("postgresjs"),
@@ -57,12 +60,25 @@ OVER_TLS = ("psql", "pgbench", "pg", "pgjdbc")
 
 @pytest.fixture(scope="session")
 def prisma_client():
-    """Generates the client of node/prisma.mjs into its node_modules.
+    """Generates the client of node/prisma*.mjs into its node_modules, once
+    for each schema.prisma; pytest may run in several processes.
 
     The prisma program looks for its native schema engine before anything
     else, and would download it; to generate it does not start it. So any
     program will do.
     """
+    modules = os.path.join(NODE, "node_modules")
+    with open(os.path.join(modules, ".generating"), "w",
+              encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # It leaves a copy of what it was made from.
+        made_from = os.path.join(modules, ".prisma", "client",
+                                 "schema.prisma")
+        if read(made_from) != read(os.path.join(NODE, "schema.prisma")):
+            generate_prisma_client()
+
+
+def generate_prisma_client():
     done = subprocess.run(
         ["node", "node_modules/prisma/build/index.js", "generate",
          "--schema", "schema.prisma"], cwd=NODE, check=False,

@@ -293,7 +293,7 @@ def test_a_server_idle_for_server_check_delay_is_checked_before_use(
     checked = start_pgsluice(server_check_delay="1ms", default_pool_size=1)
     with checked.connect() as client:
         pid = backend(client)
-        wait_until(lambda: checked.pool()["sv_idle"] == 1, "idle")
+        wait_until(lambda: checked.pool()["sv_used"] == 1, "idle")
         assert backend(client) == pid
 
 
@@ -302,7 +302,7 @@ def test_a_server_that_fails_its_check_is_replaced(start_pgsluice):
                             server_check_query="SELECT 1/0")
     with pooler.connect() as client:
         pid = backend(client)
-        wait_until(lambda: pooler.pool()["sv_idle"] == 1, "idle")
+        wait_until(lambda: pooler.pool()["sv_used"] == 1, "idle")
         assert backend(client) != pid
 
 

@@ -223,6 +223,7 @@ rig_open_server(void)
 		return false;
 	far_listen(&rig.server);
 	far_close(&rig.server);
+	buf_clear(&rig.server.got);
 	far_open(&rig.server, &near);
 	check(stream_adopt(&server->s, rig.worker->loop, near));
 	server_login_free(server);
@@ -233,9 +234,14 @@ rig_open_server(void)
 	pool_opened(server->pool);
 	server_move(server, SERVER_CONNECTING);
 	server_move(server, SERVER_LOGIN);
+	rig.logins++;
+	if (server->pool->db->connect_query != NULL) {
+		server_move(server, SERVER_SETUP);
+		check(server_ask(server, server->pool->db->connect_query));
+		return true;
+	}
 	server_move(server, SERVER_FREE);
 	server_free_up_later(server);
-	rig.logins++;
 	return true;
 }
 
@@ -307,6 +313,7 @@ rig_start(const char *options)
 	    "transaction = host=/nowhere pool_mode=transaction\n"
 	    "session = host=/nowhere pool_mode=session\n"
 	    "statement = host=/nowhere pool_mode=statement\n"
+	    "asking = host=/nowhere connect_query='SELECT 1'\n"
 	    "* = host=/nowhere\n"
 	    "[pgsluice]\nauth_type = any\ndefault_pool_size = 1\n"
 	    "max_client_conn = 10\nadmin_users = admin\n");
@@ -353,9 +360,12 @@ rig_clear(void)
 	rig.logins = 0;
 }
 
+/* May be called twice. */
 static inline void
 rig_finish(void)
 {
+	if (rig.worker == NULL)
+		return;
 	rig_clear();
 	workers_finish();
 	process.leaving = STAYING;
@@ -363,6 +373,15 @@ rig_finish(void)
 	buf_finish(&rig.server.got);
 	buf_finish(&rig.script);
 	rig = (struct rig){ .client.fd = -1, .server.fd = -1 };
+}
+
+/* A test's teardown, also when it has failed. */
+static inline int
+rig_is_done(void **state)
+{
+	(void)state;
+	rig_finish();
+	return 0;
 }
 
 /* A new client, of which nothing has come yet. */
@@ -398,15 +417,6 @@ rig_log_in(const char *user, const char *database, const char *time_zone)
 	startup_end(out, began);
 	check(far_write(&rig.client, out->at, out->len) == out->len);
 	rig_settle();
-}
-
-/* A client that has logged in and is idle; so is a server. */
-static inline void
-rig_begin(const char *database)
-{
-	rig_log_in("me", database, NULL);
-	check(rig_client() != NULL && rig_client()->state == CLIENT_IDLE);
-	buf_clear(&rig.client.got);
 }
 
 /*
@@ -558,6 +568,19 @@ server_says(const char *script)
 	check(far_write(&rig.server, rig.script.at, rig.script.len) ==
 	    rig.script.len);
 	rig_settle();
+}
+
+/* A client that has logged in, and a server: both idle, or in session mode
+ * linked. */
+static inline void
+rig_begin(const char *database)
+{
+	rig_log_in("me", database, NULL);
+	check(rig_client() != NULL && rig_client()->state == CLIENT_IDLE);
+	client_says("S");
+	server_says("Z I");
+	buf_clear(&rig.client.got);
+	buf_clear(&rig.server.got);
 }
 
 /*

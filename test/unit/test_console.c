@@ -13,6 +13,8 @@
 #include <cmocka.h>
 
 #include "admin/command.h"
+#include "admin/driver.h"
+#include "admin/extended.h"
 #include "admin/rows.h"
 #include "base/mem.h"
 
@@ -126,6 +128,9 @@ other_texts_are_not_commands(void **state)
 		{ "", COMMAND_EMPTY }, { " ; ;", COMMAND_EMPTY },
 		{ "-- SHOW x", COMMAND_EMPTY }, { "/**/", COMMAND_EMPTY },
 		{ "BEGIN", COMMAND_UNKNOWN }, { "SHOWPOOLS", COMMAND_UNKNOWN },
+		{ "SELECT", COMMAND_UNKNOWN },
+		{ "SELECT a, b FROM c", COMMAND_UNKNOWN },
+		{ "SELECT 'a", COMMAND_UNKNOWN },
 		{ "SHO", COMMAND_UNKNOWN }, { "\"SHOW\" x", COMMAND_UNKNOWN },
 		{ "=", COMMAND_UNKNOWN }, { "'", COMMAND_UNKNOWN },
 		{ "/*", COMMAND_UNKNOWN }, { "\xff\xfe", COMMAND_UNKNOWN },
@@ -161,8 +166,9 @@ every_command_is_found_by_its_name(void **state)
 	for (unsigned verb = 0; verb < COMMAND_COUNT; verb++) {
 		struct parsed parsed =
 		    parse(command_name((enum command_verb)verb));
+		/* SELECT alone is SQL like any other. */
 		assert_true(parsed.result == COMMAND_OK ||
-		    parsed.result == COMMAND_BAD);
+		    parsed.result == COMMAND_BAD || verb == COMMAND_SELECT);
 		if (parsed.result == COMMAND_OK)
 			assert_int_equal(parsed.verb, verb);
 		parsed_finish(&parsed);
@@ -211,6 +217,66 @@ no_text_confuses_the_parser(void **state)
 			assert_null(why);
 		}
 	}
+}
+
+static void
+sql_words_have_their_hints(void **state)
+{
+	(void)state;
+	assert_non_null(strstr(driver_hint(SPAN("begin")), "autocommit"));
+	assert_non_null(strstr(driver_hint(SPAN("SELECT 1")), "DATABASES"));
+	assert_null(driver_hint(SPAN("INSERT")));
+	assert_null(driver_hint(SPAN("")));
+}
+
+/*
+ * Answers to an Execute.
+ */
+
+static void
+an_answer_to_execute_is_what_a_query_gets_less_its_frame(void **state)
+{
+	static const struct msg_column columns[] = {
+		{ "t", OID_TEXT }, { "four", OID_INT4 }, { "eight", OID_INT8 },
+	};
+	const struct span values[] = { SPAN("ab"), SPAN("7"), SPAN_NONE };
+	static const char row[] = "D\0\0\0\030\0\3"
+	    "\0\0\0\2ab" "\0\0\0\4\0\0\0\7" "\377\377\377\377";
+	struct extended extended = { .format_count = 1, .running = true };
+	struct buf from = { 0 }, out = { 0 }, done = { 0 };
+
+	(void)state;
+	extended.binary[0] = true;
+	msg_row_description(&from, columns, 3);
+	msg_data_row(&from, values, 3);
+	msg_command_complete(&from, "SHOW");
+	msg_command_complete(&done, "SHOW");
+	extended_answer(&extended, buf_span(&from), &out);
+	assert_int_equal(out.len, sizeof(row) - 1 + done.len);
+	assert_memory_equal(out.at, row, sizeof(row) - 1);
+	assert_memory_equal(out.at + sizeof(row) - 1, done.at, done.len);
+	assert_false(extended.running || extended.skipping);
+	buf_finish(&from);
+	buf_finish(&out);
+	buf_finish(&done);
+}
+
+static void
+an_error_in_an_answer_skips_what_follows(void **state)
+{
+	const struct msg_error error = {
+		.severity = "ERROR", .sqlstate = "42601", .message = "no",
+	};
+	struct extended extended = { .running = true };
+	struct buf from = { 0 }, out = { 0 };
+
+	(void)state;
+	msg_error(&from, &error);
+	extended_answer(&extended, buf_span(&from), &out);
+	assert_true(span_eq(buf_span(&from), buf_span(&out)));
+	assert_true(extended.skipping && !extended.running);
+	buf_finish(&from);
+	buf_finish(&out);
 }
 
 /*
@@ -340,6 +406,10 @@ main(void)
 		cmocka_unit_test(other_texts_are_not_commands),
 		cmocka_unit_test(every_command_is_found_by_its_name),
 		cmocka_unit_test(no_text_confuses_the_parser),
+		cmocka_unit_test(sql_words_have_their_hints),
+		cmocka_unit_test(
+		    an_answer_to_execute_is_what_a_query_gets_less_its_frame),
+		cmocka_unit_test(an_error_in_an_answer_skips_what_follows),
 		cmocka_unit_test(text_becomes_valid_utf8),
 		cmocka_unit_test(text_is_cut_between_characters),
 		cmocka_unit_test(a_row_is_a_data_row_of_its_columns),

@@ -1,0 +1,547 @@
+/*
+ * Session state under transaction pooling.
+ *
+ * A client keeps what it has set on its connection, whichever server it gets.
+ * Some of it can be carried from server to server (parameters: client->vars,
+ * applied by link.c); the rest ties the client to the server that has it, for
+ * as long as it is there (a pin).
+ *
+ *   text --sqlscan--> no effect ------------------> nothing to do
+ *                        |
+ *                     effects: server->touched
+ *                        |
+ *   transaction's end: touched, or pinned? ask the server (the probe)
+ *                        |
+ *   rows: 'v' name value   a parameter that the session has set
+ *         'p' number       a pin that is there
+ *                        |
+ *   answer's end: client->vars, server->vars, server->pins
+ *
+ * So it is Postgres itself that says what a statement has done, after all the
+ * rules of its own: SET LOCAL, rollbacks, savepoints, set_config() with
+ * computed arguments, DO. The scan of the text only decides whether to ask,
+ * and may err on that side. The client has its ReadyForQuery before we ask;
+ * what it sends meanwhile goes to the same server, behind the question.
+ *
+ * Postgres lists no parameters that it does not know (app.user). Those are
+ * asked for by name: every word with a dot in it that stood in a text, or in
+ * a Bind's values, of a statement that may set one (server->customs).
+ *
+ * What a startup packet has set is not the server's default: a parameter that
+ * the probe does not show was reset, and goes back to the packet's value.
+ */
+#include "session/state.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "net/stream.h"
+#include "pool/pool.h"
+#include "pool/vars.h"
+#include "session/client.h"
+#include "session/owed.h"
+#include "session/server.h"
+#include "session/setup.h"
+#include "session/worker.h"
+#include "wire/body.h"
+#include "wire/sqlscan.h"
+
+/* Names asked for, and how long one may be. */
+#define CUSTOMS_MAX 64
+#define CUSTOM_LEN_MAX 63
+
+static const struct pin {
+	const char *shown;
+	uint32_t effects;
+	const char *where;
+} pins[STATE_PINS] = {
+#define X(name, shown, effects, where) \
+	[PIN_##name] = { shown, (effects), where },
+#include "session/pins.def"
+#undef X
+};
+
+/* Parameters may have changed. */
+#define SETS (SQL_SET | SQL_UNKNOWN)
+
+static uint32_t
+pin_effects(void)
+{
+	uint32_t effects = 0;
+
+	for (unsigned i = 0; i < STATE_PINS; i++)
+		effects |= pins[i].effects;
+	return effects;
+}
+
+static bool
+state_is_kept(const struct server *server)
+{
+	return server->client != NULL &&
+	    pool_mode(server->pool) != POOL_SESSION;
+}
+
+/*
+ * Names with a dot.
+ */
+
+static bool
+is_name_byte(char c)
+{
+	return ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') || c == '_' ||
+	    (c >= '0' && c <= '9') || c == '$' || c == '.';
+}
+
+static void
+note_name(struct server *server, struct span name)
+{
+	struct vars *customs;
+
+	if (name.len > CUSTOM_LEN_MAX || (name.at[0] >= '0' &&
+	    name.at[0] <= '9') || name.at[0] == '.' ||
+	    memchr(name.at, '.', name.len) == NULL ||
+	    span_starts_case(name, "pg_catalog.") ||
+	    vars_get(server->customs, name).at != NULL ||
+	    vars_count(server->customs) >= CUSTOMS_MAX)
+		return;
+	customs = vars_with(server->customs, name, SPAN(""));
+	if (customs == NULL)
+		server->tainted = true;
+	else
+		server->customs = customs;
+}
+
+/* Each run of bytes that may be a name. */
+static void
+note_names(struct server *server, struct span text)
+{
+	const char *end = text.at + text.len;
+	const char *dot = text.at;
+
+	while ((dot = memchr(dot, '.', (size_t)(end - dot))) != NULL) {
+		const char *from = dot, *to = dot;
+		while (from > text.at && is_name_byte(from[-1]))
+			from--;
+		while (to < end && is_name_byte(*to))
+			to++;
+		note_name(server, (struct span){ from, (size_t)(to - from) });
+		dot = to;
+	}
+}
+
+void
+state_note(struct server *server, uint32_t effects, struct span sql)
+{
+	effects &= pin_effects() | SETS | SQL_RESET;
+	if (effects == 0 || !state_is_kept(server))
+		return;
+	server->touched |= effects;
+	if (effects & SETS)
+		note_names(server, sql);
+}
+
+void
+state_note_bind(struct server *server, struct span text)
+{
+	struct body body = body_of(text);
+	unsigned formats = body_u16(&body);
+
+	for (unsigned i = 0; i < formats; i++)
+		body_u16(&body);
+	for (unsigned left = body_u16(&body); left > 0 && !body.bad; left--) {
+		uint32_t len = body_u32(&body);
+		if (len == UINT32_MAX)
+			continue;	/* NULL */
+		struct span value = body_bytes(&body, len);
+		if (!body.bad && value.len <= CUSTOM_LEN_MAX)
+			note_names(server, value);
+	}
+}
+
+/*
+ * The probe.
+ */
+
+static void
+probe_add_name(struct buf *out, struct span name)
+{
+	buf_add_text(out, ",('");
+	buf_add_span(out, name);
+	buf_add_text(out, "')");
+}
+
+static void
+probe_add_parameters(const struct server *server, struct buf *out)
+{
+	struct span name, value;
+
+	buf_add_text(out, "SELECT 'v',name,setting FROM "
+	    "pg_catalog.pg_settings WHERE source='session' AND "
+	    "pg_catalog.left(name,12)<>'transaction_';"
+	    "SELECT 'v',n,pg_catalog.current_setting(n,true) FROM "
+	    "(VALUES ('role'),('session_authorization')");
+	for (unsigned i = 0; i < vars_count(server->customs); i++) {
+		vars_at(server->customs, i, &name, &value);
+		probe_add_name(out, name);
+	}
+	for (unsigned i = 0; i < vars_count(server->vars); i++) {
+		vars_at(server->vars, i, &name, &value);
+		if (memchr(name.at, '.', name.len) != NULL &&
+		    memchr(name.at, '\'', name.len) == NULL &&
+		    vars_get(server->customs, name).at == NULL)
+			probe_add_name(out, name);
+	}
+	buf_add_text(out, ")t(n) WHERE "
+	    "pg_catalog.current_setting(n,true)<>'';");
+}
+
+/* One question for each kind that may be there. */
+static void
+probe_add_pins(const struct server *server, struct buf *out)
+{
+	char text[320];
+
+	for (unsigned i = 0; i < STATE_PINS; i++) {
+		if (pins[i].where == NULL ||
+		    ((server->touched & (pins[i].effects | SQL_UNKNOWN)) == 0
+		    && (server->pins & 1u << i) == 0))
+			continue;
+		snprintf(text, sizeof(text), "SELECT 'p','%u','' WHERE "
+		    "EXISTS(SELECT FROM %s);", i, pins[i].where);
+		buf_add_text(out, text);
+	}
+}
+
+/* `patient`: not subject to the statement_timeout that the client has set,
+ * which is told apart, as it cannot be seen while it does not apply. */
+static bool
+probe_send(struct server *server, bool patient)
+{
+	struct buf *out = &server->worker->scratch;
+	struct owed_entry *entry;
+	size_t began;
+
+	buf_clear(out);
+	began = msg_begin(out, 'Q');
+	if (patient)
+		buf_add_text(out, "SELECT 'v','statement_timeout',"
+		    "pg_catalog.current_setting('statement_timeout');"
+		    "BEGIN;SET LOCAL statement_timeout TO 0;");
+	if (patient || server->touched & SETS)
+		probe_add_parameters(server, out);
+	probe_add_pins(server, out);
+	if (patient)
+		buf_add_text(out, "COMMIT");
+	buf_add(out, "", 1);
+	msg_end(out, began);
+	entry = owed_push(&server->owed, OWED_QUERY, OWED_SWALLOW);
+	if (out->failed || entry == NULL)
+		return false;
+	entry->probe = true;
+	vars_unref(server->probed);
+	server->probed = (patient || server->touched & SETS) ?
+	    vars_none() : NULL;
+	server->pins_probed = 0;
+	server->patient = patient;
+	server_set_unnamed(server, NULL);
+	stream_send(&server->s, out->at, out->len);
+	return true;
+}
+
+bool
+state_probe(struct server *server)
+{
+	struct client *client = server->client;
+
+	if ((server->touched == 0 && !server->recheck) ||
+	    !state_is_kept(server) || server->status != 'I' ||
+	    server->owed.count > 0 || server->owed.batch_open ||
+	    server->owed.skipping || server->owed.copy_in ||
+	    server->unproven || client->relay.left > 0 ||
+	    server->relay.left > 0)
+		return false;
+	if (!probe_send(server, false)) {
+		client_end(client, END_NO_MEMORY, NULL);
+		return false;
+	}
+	return true;
+}
+
+bool
+state_must_wait(const struct server *server)
+{
+	const struct owed *owed = &server->owed;
+
+	return server->touched & (SQL_RESET | SQL_UNKNOWN) &&
+	    owed->count > 0 &&
+	    vars_count(server->client->startup_vars) > 0 &&
+	    owed_at(owed, owed->count - 1)->kind >= OWED_SYNC;
+}
+
+bool
+state_probe_failed(struct server *server, struct span sqlstate)
+{
+	return !server->patient && span_is(sqlstate, "57014") &&
+	    server->client != NULL && (server->retry = true);
+}
+
+static struct span
+row_column(struct body *body)
+{
+	uint32_t len = body_u32(body);
+
+	return len == UINT32_MAX ? SPAN("") : body_bytes(body, len);
+}
+
+static void
+row_parameter(struct server *server, struct span name, struct span value)
+{
+	struct vars *with;
+
+	if (server->probed == NULL || (span_is(name, "role") &&
+	    span_is(value, "none")) ||
+	    (server->patient && span_is(name, "statement_timeout") &&
+	    vars_get(server->probed, name).at != NULL))
+		return;
+	with = vars_with(server->probed, name, value);
+	if (with == NULL)
+		server->tainted = true;
+	else
+		server->probed = with;
+}
+
+bool
+state_row(struct server *server, struct span text)
+{
+	struct body body = body_of(text);
+	unsigned columns = body_u16(&body);
+	struct span kind = row_column(&body);
+	struct span name = row_column(&body);
+	struct span value = row_column(&body);
+
+	if (columns != 3 || !body_is_done(&body))
+		return false;
+	if (span_is(kind, "v"))
+		row_parameter(server, name, value);
+	else if (name.len == 1 && name.at[0] >= '0' &&
+	    name.at[0] < '0' + STATE_PINS)
+		server->pins_probed |= 1u << (name.at[0] - '0');
+	return true;
+}
+
+/*
+ * What it means.
+ */
+
+/* Tells the client of a parameter that the server had put back and that is
+ * its own choice after all (state_hides). */
+static bool
+is_told(const struct client *client, struct span name)
+{
+	return vars_get(client->startup_vars, name).at != NULL;
+}
+
+/* A value that a fresh session has is not worth carrying, unless the
+ * client's startup packet says otherwise. */
+static void
+probed_drop_defaults(struct server *server)
+{
+	struct span name, value;
+
+	for (unsigned i = 0; i < vars_count(server->probed);) {
+		vars_at(server->probed, i, &name, &value);
+		struct span fresh = vars_get(server->baseline, name);
+		if (fresh.at == NULL || !span_eq(fresh, value) ||
+		    (server->client != NULL &&
+		    is_told(server->client, name))) {
+			i++;
+			continue;
+		}
+		struct vars *without = vars_with(server->probed, name,
+		    SPAN_NONE);
+		if (without == NULL) {
+			server->tainted = true;
+			return;
+		}
+		server->probed = without;
+	}
+}
+
+/* What was reset goes back to what the startup packet had brought. */
+static struct vars *
+client_vars_of(const struct client *client, struct vars *probed)
+{
+	struct vars *vars = vars_ref(probed);
+	struct span name, value;
+
+	for (unsigned i = 0; i < vars_count(client->startup_vars); i++) {
+		vars_at(client->startup_vars, i, &name, &value);
+		if (vars_get(probed, name).at != NULL)
+			continue;
+		struct vars *with = vars_with(vars, name, value);
+		if (with == NULL) {
+			vars_unref(vars);
+			return NULL;
+		}
+		vars = with;
+	}
+	return vars;
+}
+
+/* ParameterStatus for what it has not been told: its own old default. */
+static void
+probed_tell(struct client *client, const struct vars *was,
+    const struct vars *now, const struct vars *baseline)
+{
+	struct buf *out = &client->worker->scratch;
+	struct span name, value;
+
+	buf_clear(out);
+	for (unsigned i = 0; i < vars_count(client->startup_vars); i++) {
+		vars_at(client->startup_vars, i, &name, &value);
+		struct span before = vars_get(was, name);
+		struct span after = vars_get(now, name);
+		if (vars_get(baseline, name).at != NULL &&
+		    before.at != NULL && after.at != NULL &&
+		    !span_eq(before, after))
+			msg_parameter(out, name, after);
+	}
+	if (!out->failed && out->len > 0)
+		stream_send(&client->s, out->at, out->len);
+}
+
+static void
+probed_take_parameters(struct server *server)
+{
+	struct client *client = server->client;
+	struct vars *vars;
+
+	probed_drop_defaults(server);
+	vars = client == NULL ? vars_none() :
+	    client_vars_of(client, server->probed);
+	if (vars == NULL) {
+		server->tainted = true;
+	} else if (client != NULL) {
+		probed_tell(client, client->vars, vars, server->baseline);
+		vars_unref(client->vars);
+		client->vars = vars;
+	}
+	vars_unref(server->vars);
+	server->vars = server->probed;
+	server->probed = NULL;
+	/* What a server has, servers of this pool take. */
+	vars_prove(server->vars, server->pool);
+}
+
+static void
+pins_move(struct server *server, uint32_t now)
+{
+	struct client *client = server->client;
+	char prefix[320], text[96];
+
+	if (now == server->pins)
+		return;
+	if (server->pins == 0) {
+		atomic_fetch_add(&server->pool->pinned, 1);
+		server->pinned_us = clock_wall_us();
+	} else if (now == 0) {
+		atomic_fetch_sub(&server->pool->pinned, 1);
+	}
+	server->pins = now;
+	if (client != NULL)
+		log_line(LOG_LEVEL_DEBUG, client_prefix(client, prefix,
+		    sizeof(prefix)), "pinned: %s", now == 0 ? "no longer" :
+		    state_pins_text(server, text, sizeof(text)));
+}
+
+void
+state_probed(struct server *server)
+{
+	uint32_t sticky = 0;
+
+	if (server->retry) {
+		server->retry = false;
+		if (server->client != NULL && probe_send(server, true))
+			return;
+		server->tainted = true;
+	}
+	for (unsigned i = 0; i < STATE_PINS; i++)
+		if (pins[i].where == NULL && (server->touched &
+		    pins[i].effects || server->pins & 1u << i))
+			sticky |= 1u << i;
+	server->touched = 0;
+	server->recheck = false;
+	if (server->probed != NULL)
+		probed_take_parameters(server);
+	pins_move(server, server->pins_probed | sticky);
+}
+
+bool
+state_is_unclean(const struct server *server)
+{
+	return server->touched != 0 || server->pins != 0;
+}
+
+bool
+state_is_final(const struct server *server)
+{
+	for (unsigned i = 0; i < STATE_PINS; i++)
+		if (pins[i].where == NULL && (server->touched &
+		    pins[i].effects || server->pins & 1u << i))
+			return true;
+	return false;
+}
+
+void
+state_clear(struct server *server)
+{
+	server->touched = 0;
+	server->recheck = false;
+	server->retry = false;
+	pins_move(server, 0);
+	vars_unref(server->probed);
+	server->probed = NULL;
+}
+
+bool
+state_hides(const struct server *server, struct span name, struct span value)
+{
+	const struct client *client = server->client;
+
+	return client != NULL && server->touched & SQL_RESET &&
+	    is_told(client, name) &&
+	    span_eq(vars_get(server->baseline, name), value);
+}
+
+const char *
+state_is_refused(const struct client *client, uint32_t effects)
+{
+	const struct pool *pool = client->pool;
+	int max = client->worker->setup->conf->o.max_pinned;
+
+	if (max == 0 || pool_mode(pool) == POOL_SESSION ||
+	    (client->server != NULL && client->server->pins != 0) ||
+	    atomic_load(&pool->pinned) < (unsigned)max)
+		return NULL;
+	for (unsigned i = 0; i < STATE_PINS; i++)
+		if (effects & pins[i].effects)
+			return pins[i].shown;
+	return NULL;
+}
+
+const char *
+state_pins_text(const struct server *server, char *text, size_t size)
+{
+	size_t len = 0;
+
+	text[0] = '\0';
+	for (unsigned i = 0; i < STATE_PINS && len < size; i++)
+		if (server->pins & 1u << i)
+			len += (size_t)snprintf(text + len, size - len,
+			    "%s%s", len > 0 ? "," : "", pins[i].shown);
+	return text;
+}
