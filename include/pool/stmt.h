@@ -16,6 +16,7 @@ struct stmt {
 	_Atomic unsigned refs;
 	struct hash_node by_text;
 	uint64_t id;			/* never used again */
+	uint64_t context;		/* see stmt_intern() */
 	uint32_t effects;		/* wire/sqlscan's set */
 	uint32_t len;
 	char tail[];			/* query NUL, count, type oids */
@@ -24,9 +25,14 @@ struct stmt {
 #define STMT_NAME_MAX 32
 #define STMT_PREFIX "PGSLUICE_"
 
-/* `tail` is a Parse body behind the statement's name. +1 reference, NULL:
- * out of memory. */
-struct stmt *stmt_intern(struct span tail);
+/*
+ * `tail` is a Parse body behind the statement's name. `context` tells texts
+ * apart that mean different things: a hash of the search_path that the client
+ * has set, 0 = none. (Postgres keeps a prepared statement when the path
+ * changes but refuses to run it if its columns would.) +1 reference, NULL: out
+ * of memory.
+ */
+struct stmt *stmt_intern(struct span tail, uint64_t context);
 struct stmt *stmt_ref(struct stmt *stmt);
 void stmt_unref(struct stmt *stmt);	/* takes NULL */
 /* Its name on servers; NUL-terminated. Returns the length. */

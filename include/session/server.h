@@ -56,6 +56,7 @@ struct server {
 	struct vars *baseline;		/* what it reported at login */
 	/* What became of the session's state (session/state.c): */
 	uint32_t touched;		/* effects since the last probe */
+	uint32_t touched_since;		/* ... and since it was sent */
 	uint32_t pins;			/* 1 << enum state_pin */
 	uint32_t pins_probed;		/* being collected */
 	bool recheck;			/* are the pins still there? */

@@ -55,8 +55,14 @@ bool state_hides(const struct server *server, struct span name,
  * The reason's name; NULL = no.
  */
 const char *state_is_refused(const struct client *client, uint32_t effects);
-/* "temp_table,listen"; empty = not pinned. `size` of 96 has room for all. */
-const char *state_pins_text(const struct server *server, char *text,
-    size_t size);
+/* Are there, or may there be, statements of PREPARE? Then DEALLOCATE is for
+ * the server. NULL = no server. */
+bool state_has_prepared(const struct server *server);
+/* What ties its client to it, as far as is known: also what a statement has
+ * just done and the answer to our question will confirm. */
+uint32_t state_pins(const struct server *server);
+#define STATE_PINS_TEXT 96
+/* "temp_table,listen" */
+const char *state_pins_text(uint32_t pins, char *text, size_t size);
 
 #endif

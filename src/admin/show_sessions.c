@@ -1,5 +1,5 @@
 /*
- * SHOW CLIENTS, SERVERS, SOCKETS: one row a session, by its own worker.
+ * SHOW CLIENTS, PINS, SERVERS, SOCKETS: one row a session, by its own worker.
  *
  * A session's `ptr` is the name that its lines in the log begin with; `link`
  * is that of the other side while the two are linked.
@@ -13,6 +13,7 @@
 #include "session/link.h"
 #include "session/server.h"
 #include "session/setup.h"
+#include "session/state.h"
 #include "session/worker.h"
 
 /* What a row of either kind consists of. */
@@ -115,6 +116,23 @@ is_active(const struct stream *s, bool is_linked)
 	return is_linked || s->held.len > 0 || s->queued.len > 0;
 }
 
+/* Reason and age in seconds. */
+static void
+put_pin(struct rows *rows, const struct server *server)
+{
+	char text[STATE_PINS_TEXT];
+
+	if (server == NULL || state_pins(server) == 0) {
+		row_text(rows, "");
+		row_null(rows);
+		return;
+	}
+	row_text(rows, state_pins_text(state_pins(server), text,
+	    sizeof(text)));
+	row_int(rows, server->pinned_us == 0 ? 0 :
+	    (clock_wall_us() - server->pinned_us) / 1000000);
+}
+
 static void
 put_client(struct worker *worker, struct rows *rows, struct client *client,
     enum which which)
@@ -152,7 +170,42 @@ put_client(struct worker *worker, struct rows *rows, struct client *client,
 	if (which != PLAIN)
 		put_socket(rows, &client->s, &client->relay);
 	row_int(rows, worker->index);
+	if (which == PLAIN)
+		put_pin(rows, server);
 	row_end(rows);
+}
+
+/* What ties this client to its server, if anything does. */
+static void
+put_pinned(struct worker *worker, struct rows *rows, struct client *client)
+{
+	const struct server *server = client->server;
+	union stream_address peer = { .any.sa_family = AF_UNIX };
+
+	if (server == NULL || state_pins(server) == 0)
+		return;
+	if (client->s.fd >= 0)
+		stream_peer_address(&client->s, &peer);
+	row_begin(rows);
+	row_text(rows, client_database(client));
+	row_text(rows, client_user(client));
+	put_address(rows, &peer,
+	    (unsigned)worker->setup->conf->o.listen_port);
+	put_pin(rows, server);
+	row_printf(rows, "C-0x%llx", (unsigned long long)client->id);
+	row_printf(rows, "S-0x%llx", (unsigned long long)server->id);
+	row_int(rows, server->pid);
+	row_int(rows, worker->index);
+	row_end(rows);
+}
+
+void
+collect_pins(struct worker *worker, struct rows *rows)
+{
+	for (int state = 0; state < CLIENT_GONE; state++)
+		list_each(node, &worker->clients[state])
+			put_pinned(worker, rows,
+			    container_of(node, struct client, node));
 }
 
 bool

@@ -58,7 +58,8 @@ shard_of(uint64_t hash)
 }
 
 static struct stmt *
-stmt_create(struct span tail, uint64_t hash, struct stmt_shard *shard)
+stmt_create(struct span tail, uint64_t context, uint64_t hash,
+    struct stmt_shard *shard)
 {
 	struct stmt *stmt = mem_zalloc(sizeof(*stmt) + tail.len);
 
@@ -66,6 +67,7 @@ stmt_create(struct span tail, uint64_t hash, struct stmt_shard *shard)
 		return NULL;
 	stmt->refs = 1;
 	stmt->id = next_id++;
+	stmt->context = context;
 	stmt->len = (uint32_t)tail.len;
 	memcpy(stmt->tail, tail.at, tail.len);
 	stmt->effects = sqlscan(stmt_sql(stmt), NULL);
@@ -77,9 +79,9 @@ stmt_create(struct span tail, uint64_t hash, struct stmt_shard *shard)
 }
 
 struct stmt *
-stmt_intern(struct span tail)
+stmt_intern(struct span tail, uint64_t context)
 {
-	uint64_t hash = span_hash(tail);
+	uint64_t hash = span_hash(tail) ^ context;
 	struct stmt_shard *shard = shard_of(hash);
 	struct stmt *found = NULL;
 
@@ -87,13 +89,14 @@ stmt_intern(struct span tail)
 	struct hash_node *node = hash_find(&shard->statements, hash);
 	for (; node != NULL && found == NULL; node = hash_next_equal(node)) {
 		struct stmt *stmt = container_of(node, struct stmt, by_text);
-		if (span_eq((struct span){ stmt->tail, stmt->len }, tail)) {
+		if (stmt->context == context &&
+		    span_eq((struct span){ stmt->tail, stmt->len }, tail)) {
 			stmt->refs++;
 			found = stmt;
 		}
 	}
 	if (found == NULL)
-		found = stmt_create(tail, hash, shard);
+		found = stmt_create(tail, context, hash, shard);
 	pthread_mutex_unlock(&shard->lock);
 	return found;
 }

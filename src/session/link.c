@@ -90,7 +90,7 @@ link_refresh(struct client *client)
 {
 	struct server *server = client->server;
 
-	if (server->vars == client->vars || server->status != 'I' ||
+	if (server->vars == client->vars || server->status == 'E' ||
 	    server->owed.count > 0 || server->owed.batch_open)
 		return true;
 	return link_put_vars(server, client) && !server->unproven;

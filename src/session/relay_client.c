@@ -250,7 +250,8 @@ pass_deallocate(struct pass *pass, const struct frame *frame,
 		return true;
 	}
 	if (server != NULL && (server->owed.count > 0 ||
-	    server->owed.skipping || server->status == 'E'))
+	    server->owed.skipping || server->status == 'E' ||
+	    state_has_prepared(server)))
 		return false;
 	if (effects == SQL_DEALLOCATE_ALL) {
 		stmt_names_clear(&client->names);

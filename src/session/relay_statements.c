@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "pool/vars.h"
 #include "session/client.h"
 #include "session/owed.h"
 #include "session/pass.h"
@@ -188,15 +189,25 @@ pass_count_parse(const struct client *client)
 	    STAT_client_parse_count, 1);
 }
 
+/* What tells this client's texts from the same texts of others. */
+static uint64_t
+pass_context(const struct client *client)
+{
+	struct span path = vars_get(client->vars, SPAN("search_path"));
+
+	return path.at == NULL ? 0 : span_hash(path);
+}
+
 static bool
 pass_parse_unnamed(struct pass *pass, const struct frame *frame,
     struct span tail)
 {
 	struct client *client = pass->client;
 	struct stmt *was = client->unnamed;
-	bool same = was != NULL &&
+	uint64_t context = pass_context(client);
+	bool same = was != NULL && was->context == context &&
 	    span_eq((struct span){ was->tail, was->len }, tail);
-	struct stmt *stmt = same ? was : stmt_intern(tail);
+	struct stmt *stmt = same ? was : stmt_intern(tail, context);
 	struct owed_entry *entry;
 
 	if (stmt == NULL)
@@ -243,7 +254,7 @@ pass_parse_named(struct pass *pass, const struct frame *frame,
 	if (stmt != NULL)
 		return pass_is_settled(pass, stmt) &&
 		    pass_parse_again(pass, frame, stmt);
-	stmt = stmt_intern(tail);
+	stmt = stmt_intern(tail, pass_context(client));
 	if (stmt == NULL)
 		return pass_end(pass, END_NO_MEMORY, NULL);
 	if (!pass_is_settled(pass, stmt)) {
@@ -370,7 +381,8 @@ pass_is_deallocate(const struct client *client, const struct stmt *stmt,
 	struct span name;
 	char room[PASS_SCAN_MAX];
 
-	if (portal.len > 0 || client->server->status == 'E')
+	if (portal.len > 0 || client->server->status == 'E' ||
+	    state_has_prepared(client->server))
 		return false;
 	if (stmt->effects == SQL_DEALLOCATE_ALL)
 		return true;

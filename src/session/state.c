@@ -65,6 +65,10 @@ static const struct pin {
 #undef X
 };
 
+/* Among the pins that are shown: a statement of which nothing is known, until
+ * the server has said what it did. */
+#define PIN_UNKNOWN (1u << 31)
+
 /* Parameters may have changed. */
 #define SETS (SQL_SET | SQL_UNKNOWN)
 
@@ -140,6 +144,7 @@ state_note(struct server *server, uint32_t effects, struct span sql)
 	if (effects == 0 || !state_is_kept(server))
 		return;
 	server->touched |= effects;
+	server->touched_since |= effects;
 	if (effects & SETS)
 		note_names(server, sql);
 }
@@ -246,10 +251,20 @@ probe_send(struct server *server, bool patient)
 	server->probed = (patient || server->touched & SETS) ?
 	    vars_none() : NULL;
 	server->pins_probed = 0;
+	server->touched_since = 0;
 	server->patient = patient;
 	server_set_unnamed(server, NULL);
 	stream_send(&server->s, out->at, out->len);
 	return true;
+}
+
+/* A RESET in a transaction that is still open: what the startup packet had
+ * brought is put back at once, and is undone with the rest if need be. */
+static bool
+has_reset_within(const struct server *server)
+{
+	return server->status == 'T' && server->touched & SQL_RESET &&
+	    vars_count(server->client->startup_vars) > 0;
 }
 
 bool
@@ -258,13 +273,14 @@ state_probe(struct server *server)
 	struct client *client = server->client;
 
 	if ((server->touched == 0 && !server->recheck) ||
-	    !state_is_kept(server) || server->status != 'I' ||
+	    !state_is_kept(server) ||
+	    (server->status != 'I' && !has_reset_within(server)) ||
 	    server->owed.count > 0 || server->owed.batch_open ||
 	    server->owed.skipping || server->owed.copy_in ||
 	    server->unproven || client->relay.left > 0 ||
 	    server->relay.left > 0)
 		return false;
-	if (!probe_send(server, false)) {
+	if (!probe_send(server, server->retry)) {
 		client_end(client, END_NO_MEMORY, NULL);
 		return false;
 	}
@@ -285,8 +301,11 @@ state_must_wait(const struct server *server)
 bool
 state_probe_failed(struct server *server, struct span sqlstate)
 {
-	return !server->patient && span_is(sqlstate, "57014") &&
-	    server->client != NULL && (server->retry = true);
+	if (server->patient || !span_is(sqlstate, "57014") ||
+	    server->client == NULL)
+		return false;
+	server->retry = true;
+	return true;
 }
 
 static struct span
@@ -441,7 +460,7 @@ static void
 pins_move(struct server *server, uint32_t now)
 {
 	struct client *client = server->client;
-	char prefix[320], text[96];
+	char prefix[320], text[STATE_PINS_TEXT];
 
 	if (now == server->pins)
 		return;
@@ -455,7 +474,7 @@ pins_move(struct server *server, uint32_t now)
 	if (client != NULL)
 		log_line(LOG_LEVEL_DEBUG, client_prefix(client, prefix,
 		    sizeof(prefix)), "pinned: %s", now == 0 ? "no longer" :
-		    state_pins_text(server, text, sizeof(text)));
+		    state_pins_text(now, text, sizeof(text)));
 }
 
 void
@@ -463,20 +482,23 @@ state_probed(struct server *server)
 {
 	uint32_t sticky = 0;
 
-	if (server->retry) {
-		server->retry = false;
-		if (server->client != NULL && probe_send(server, true))
-			return;
-		server->tainted = true;
-	}
+	if (server->retry && !server->patient)
+		return;			/* it failed; all is as it was */
+	server->retry = false;
+	server->patient = false;
 	for (unsigned i = 0; i < STATE_PINS; i++)
 		if (pins[i].where == NULL && (server->touched &
 		    pins[i].effects || server->pins & 1u << i))
 			sticky |= 1u << i;
-	server->touched = 0;
-	server->recheck = false;
 	if (server->probed != NULL)
 		probed_take_parameters(server);
+	if (server->status != 'I') {
+		server->touched &= ~(uint32_t)SQL_RESET;
+		server->touched |= server->touched_since;
+		return;
+	}
+	server->touched = server->touched_since;
+	server->recheck = false;
 	pins_move(server, server->pins_probed | sticky);
 }
 
@@ -500,6 +522,7 @@ void
 state_clear(struct server *server)
 {
 	server->touched = 0;
+	server->touched_since = 0;
 	server->recheck = false;
 	server->retry = false;
 	pins_move(server, 0);
@@ -533,14 +556,36 @@ state_is_refused(const struct client *client, uint32_t effects)
 	return NULL;
 }
 
+bool
+state_has_prepared(const struct server *server)
+{
+	return server != NULL && (server->pins & 1u << PIN_PREPARE ||
+	    server->touched & (SQL_PREPARE | SQL_UNKNOWN));
+}
+
+uint32_t
+state_pins(const struct server *server)
+{
+	uint32_t set = server->pins;
+
+	for (unsigned i = 0; i < STATE_PINS && server->status == 'I'; i++)
+		if (server->touched & pins[i].effects)
+			set |= 1u << i;
+	if (server->touched & SQL_UNKNOWN && server->status == 'I')
+		set |= PIN_UNKNOWN;
+	return set;
+}
+
 const char *
-state_pins_text(const struct server *server, char *text, size_t size)
+state_pins_text(uint32_t set, char *text, size_t size)
 {
 	size_t len = 0;
 
 	text[0] = '\0';
+	if (set & PIN_UNKNOWN)
+		len = (size_t)snprintf(text, size, "unknown");
 	for (unsigned i = 0; i < STATE_PINS && len < size; i++)
-		if (server->pins & 1u << i)
+		if (set & 1u << i)
 			len += (size_t)snprintf(text + len, size - len,
 			    "%s%s", len > 0 ? "," : "", pins[i].shown);
 	return text;

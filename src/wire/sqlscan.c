@@ -586,9 +586,8 @@ static void
 rule_set(struct scan *scan)
 {
 	next(scan);
-	if (rule_set_is_passing(scan))
-		return;
-	scan->effects |= SQL_SET;
+	if (!rule_set_is_passing(scan))
+		scan->effects |= SQL_SET;
 	for (; !is_over(scan); next(scan))
 		if (is_word(scan, "default"))
 			scan->effects |= SQL_RESET;

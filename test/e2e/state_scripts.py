@@ -50,7 +50,7 @@ LOOK = ("SELECT current_setting('work_mem'), current_setting('TimeZone'),"
 
 STARTUP = {
     "work_mem": "9MB", "TimeZone": "Asia/Kabul", "search_path": "state_a",
-    "application_name": "me", "DateStyle": "German",
+    "application_name": "me",
     "options": "-c statement_timeout=54321 -c state.custom=mine"
                " --enable-seqscan=off -cIntervalStyle=iso_8601",
 }
@@ -123,6 +123,9 @@ PARAMETERS = [
     Script("startup", LOOK, "SHOW application_name", "SHOW DateStyle",
            "SHOW enable_seqscan", "SHOW IntervalStyle", "SHOW state.custom",
            "SELECT name FROM state_where", **STARTUP),
+    Script("startup_in_short", "SHOW DateStyle", "SHOW TimeZone",
+           "SHOW work_mem", DateStyle="German", TimeZone="asia/kabul",
+           work_mem="9216"),
     Script("reset_each", *SET_ALL, "RESET work_mem", "RESET TimeZone",
            "RESET search_path", "RESET state.custom",
            "RESET statement_timeout", LOOK, **STARTUP),

@@ -65,6 +65,8 @@ SELECT json_build_object(
     'settings', (SELECT json_object_agg(name, setting ORDER BY name)
         FROM pg_settings WHERE setting IS DISTINCT FROM boot_val
         AND name NOT LIKE 'plpgsql.%'),
+    'set', (SELECT json_agg(name ORDER BY name) FROM pg_settings
+        WHERE source = 'session' AND name NOT LIKE 'plpgsql.%'),
     'users', (SELECT json_agg(name) FROM unnest(ARRAY[session_user,
         current_user, current_setting('role')]) name),
     'custom', (SELECT json_agg(nullif(current_setting(name, true), ''))
@@ -88,9 +90,9 @@ SELECT json_build_object(
         FROM pg_proc WHERE pronamespace = pg_my_temp_schema()))
 """
 
-# What of the view is looked at in another way where it is wanted: a pooler
-# may have its own names for statements, and its own place to listen.
-NOT_THE_OWNERS = ("prepared", "channels")
+# What of the view a pooler may have in its own way for the owner: names of
+# statements, a place to listen, a startup parameter that it sets.
+NOT_THE_OWNERS = ("prepared", "channels", "set")
 
 
 class Session(wire.Wire):

@@ -75,7 +75,7 @@ COLUMNS = {
 TEXTS = set("""type user database replication state addr local_addr
     connect_time request_time ptr link tls application_name name host
     force_user pool_mode load_balance_hosts trouble list key value default
-    changeable hostname addrs version zonename""".split())
+    changeable hostname addrs version zonename pin reason""".split())
 
 ADMIN_ONLY = [
     "SET verbose = 1", "RELOAD", "PAUSE", "RESUME", "DISABLE app",

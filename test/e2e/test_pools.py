@@ -92,9 +92,13 @@ def test_server_reset_query_always_cleans_after_each_transaction(
                             server_reset_query_always=True)
     with pooler.connect() as client:
         pid = backend(client)
-        client.rows("SET work_mem = '1234kB'")
-        assert settings_of(client, "work_mem") == ["4MB"]
+        client.rows("CREATE TEMP SEQUENCE counts; DROP SEQUENCE counts;"
+                    "CREATE SEQUENCE IF NOT EXISTS counts;"
+                    "SELECT nextval('counts')")
+        with pytest.raises(wire.ServerError, match="55000"):
+            client.rows("SELECT lastval()")
         assert backend(client) == pid
+        client.rows("DROP SEQUENCE counts")
 
 
 def test_statement_mode_lends_a_server_for_a_statement(start_pgsluice):

@@ -313,6 +313,11 @@ take_in_copy(uint8_t type)
 			answer_ready();
 		return;
 	default:
+		/* A request in the data of a simple query is eaten, and the
+		 * next one is looked at: no rule of the protocol's makes a
+		 * batch of them. What is prepared is anybody's guess then. */
+		if (type != 'f' && !model.copy_extended)
+			model.tracked = false;
 		if (model.copy_extended)
 			fail_extended("E 57014 no");
 		else
@@ -379,9 +384,11 @@ take(const struct frame *frame, struct span bytes)
 static void
 model_begin(void)
 {
+	const struct client *client = rig_client();
 	struct model fresh = {
 		.out = model.out, .luck = model.luck, .late = model.late,
-		.tracked = model.tracked, .login = rig.logins, .status = 'I',
+		.tracked = client != NULL && client_tracks_statements(client),
+		.login = rig.logins, .status = 'I',
 	};
 
 	model = fresh;
@@ -459,7 +466,6 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	rest = (struct span){ rest.at + 2, rest.len - 2 };
 	model.luck = data[1];
 	model.late = false;
-	model.tracked = (data[0] & 3) != 1;
 	rig_log_in("me", modes[data[0] & 3], (data[0] & 4) != 0 ?
 	    "Asia/Tokyo" : NULL);
 	buf_clear(&rig.client.got);

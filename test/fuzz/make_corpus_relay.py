@@ -105,6 +105,9 @@ def client_bodies():
     yield "copy-and-requests", (parse(b"COPY t FROM STDIN") + DO
                                 + parse(b"SELECT 1", b"a") + SYNC + DATA
                                 + query(b"SELECT 1") + DONE + SYNC + SYNC)
+    yield "copy-eats-request", (query(b"COPY t FROM STDIN") + DATA
+                                + parse(b"SELECT 1", b"a") + bind(b"a")
+                                + execute() + SYNC + close(b"a") + SYNC)
     yield "flush", (parse(b"SELECT 1") + FLUSH + bind() + FLUSH + execute()
                     + FLUSH + SYNC)
     yield "no-sync", parse(b"SELECT 1") + DO + query(b"SELECT 2") + SYNC

@@ -58,12 +58,14 @@ static struct rig {
 	struct worker *worker;
 	uint64_t client_id;		/* 0 = none */
 	struct far client, server;
+	uint64_t other_id;		/* another client: rig_swap() */
+	struct far other;
 	struct server *opening;		/* wants to be logged in */
 	bool no_servers;		/* ... and is not */
 	unsigned logins;		/* of servers */
 	struct buf script;
 	char text[2][2048];		/* of client_got(), server_got() */
-} rig = { .client.fd = -1, .server.fd = -1 };
+} rig = { .client.fd = -1, .server.fd = -1, .other.fd = -1 };
 
 /*
  * In the place of session/server_login.c.
@@ -352,11 +354,12 @@ rig_clear(void)
 	check(process.clients == 0 && process.logged_in == 0);
 	far_close(&rig.client);
 	far_close(&rig.server);
+	far_close(&rig.other);
 	buf_clear(&rig.client.got);
 	buf_clear(&rig.server.got);
 	rig.client.deaf = rig.server.deaf = false;
 	rig.no_servers = false;
-	rig.client_id = 0;
+	rig.client_id = rig.other_id = 0;
 	rig.logins = 0;
 }
 
@@ -372,7 +375,8 @@ rig_finish(void)
 	buf_finish(&rig.client.got);
 	buf_finish(&rig.server.got);
 	buf_finish(&rig.script);
-	rig = (struct rig){ .client.fd = -1, .server.fd = -1 };
+	buf_finish(&rig.other.got);
+	rig = (struct rig){ .client.fd = -1, .server.fd = -1, .other.fd = -1 };
 }
 
 /* A test's teardown, also when it has failed. */
@@ -382,6 +386,20 @@ rig_is_done(void **state)
 	(void)state;
 	rig_finish();
 	return 0;
+}
+
+/* The client's place is taken by another one, or is free for one; the next
+ * call brings it back. */
+static inline void
+rig_swap(void)
+{
+	struct far client = rig.client;
+	uint64_t id = rig.client_id;
+
+	rig.client = rig.other;
+	rig.client_id = rig.other_id;
+	rig.other = client;
+	rig.other_id = id;
 }
 
 /* A new client, of which nothing has come yet. */

@@ -104,7 +104,8 @@ static void
 an_error_skips_to_the_sync(void **state)
 {
 	static const struct step steps[] = {
-		{ CLIENT, "P :SELECT a; B; D @; E; P :SELECT 2; B; E; S; Q SELECT 1",
+		{ CLIENT, "P :SELECT a; B; D @; E; P :SELECT 2; B; E; S; "
+		    "Q SELECT 1",
 		    "P:SELECT_a B D@ E P:SELECT_2 B E S Q:SELECT_1", "",
 		    "P B D E P B E S Q" },
 		{ SERVER, "1; E 42601 no", "", "1 E42601", "S Q" },
@@ -384,6 +385,24 @@ a_later_batch_waits_until_a_name_is_certain(void **state)
 	rig_finish();
 }
 
+/* It was closed, and it may turn out that it was not. */
+static void
+a_name_that_was_closed_is_uncertain_too(void **state)
+{
+	static const struct step steps[] = {
+		{ CLIENT, "E; C s1; S; B s1; S", "E S", "", "E =C S" },
+		{ SERVER, "E 34000 no; Z I", "B# S", "E34000 ZI", "B S" },
+		{ SERVER, "2; Z I", "", "2 ZI", "" },
+	};
+
+	(void)state;
+	rig_start("");
+	rig_begin("transaction");
+	PLAY(s1_is_prepared);
+	PLAY(steps);
+	rig_finish();
+}
+
 static void
 another_name_waits_until_the_statement_is_settled(void **state)
 {
@@ -501,9 +520,113 @@ a_parse_that_was_skipped_leaves_the_unnamed_statement(void **state)
 	rig_finish();
 }
 
+static void
+batches_that_were_skipped_leave_the_unnamed_statement(void **state)
+{
+	static const struct step steps[] = {
+		{ CLIENT, "P :SELECT 1; S", "P:SELECT_1 S", "", "P S" },
+		{ SERVER, "1; Z I", "", "1 ZI", "" },
+		{ CLIENT, "E; P :SELECT 2; S; E; P :SELECT 3; S",
+		    "E P:SELECT_2 S E P:SELECT_3 S", "", "E P S E P S" },
+		{ SERVER, "E 34000 no; Z I", "", "E34000 ZI", "E P S" },
+		{ SERVER, "E 34000 no; Z I", "", "E34000 ZI", "" },
+		{ CLIENT, "B; S", "P:SELECT_1 B S", "", "-P B S" },
+	};
+
+	(void)state;
+	rig_start("");
+	rig_begin("transaction");
+	PLAY(steps);
+	rig_finish();
+}
+
+static void
+a_parse_of_ours_that_was_skipped_is_sent_again(void **state)
+{
+	static const struct step parsed[] = {
+		{ CLIENT, "P :SELECT 1; S", "P:SELECT_1 S", "", "P S" },
+		{ SERVER, "1; Z I", "", "1 ZI", "" },
+	};
+	static const struct step elsewhere[] = {
+		{ CLIENT, "C @; B; S", "C@ P:SELECT_1 B S", "", "C -P B S" },
+		{ SERVER, "E 57014 no; Z I", "", "E57014 ZI", "" },
+		{ CLIENT, "B; S", "P:SELECT_1 B S", "", "-P B S" },
+	};
+
+	(void)state;
+	rig_start("");
+	rig_begin("transaction");
+	PLAY(parsed);
+	far_close(&rig.server);
+	rig_settle();
+	PLAY(elsewhere);
+	rig_finish();
+}
+
+static void
+the_query_of_one_ends_the_unnamed_statement_of_all(void **state)
+{
+	static const struct step parse[] = {
+		{ CLIENT, "P :SELECT 1; S", "P:SELECT_1 S", "", "P S" },
+		{ SERVER, "1; Z I", "", "1 ZI", "" },
+	};
+	static const struct step query[] = {
+		{ CLIENT, "Q SELECT 2", "Q:SELECT_2", "", "Q" },
+		{ SERVER, "C SELECT 1; Z I", "", "C ZI", "" },
+	};
+	static const struct step bind[] = {
+		{ CLIENT, "B; S", "P:SELECT_1 B S", "", "-P B S" },
+		{ SERVER, "1; 2; Z I", "", "2 ZI", "" },
+	};
+
+	(void)state;
+	rig_start("");
+	rig_begin("transaction");
+	PLAY(parse);
+	rig_swap();
+	rig_log_in("me", "transaction", NULL);
+	client_got();
+	PLAY(parse);
+	PLAY(query);
+	rig_swap();
+	PLAY(bind);
+	is_parted();
+	rig_finish();
+}
+
 /*
  * What is prepared where.
  */
+
+static void
+clients_with_the_same_text_share_a_statement(void **state)
+{
+	static const struct step other[] = {
+		{ CLIENT, "P q:SELECT 1; B q; E; S", "B# E S", "", "=P B E S" },
+		{ SERVER, "2; C SELECT 1; Z I", "", "1 2 C ZI", "" },
+		/* The name is this client's own. */
+		{ CLIENT, "B s1; S", "Bs1 S", "", "B S" },
+		{ SERVER, "E 26000 no; Z I", "", "E26000 ZI", "" },
+		{ CLIENT, "Q DEALLOCATE ALL", "", "C ZI", "" },
+	};
+	static const struct step one[] = {
+		{ CLIENT, "B s1; S", "B# S", "", "B S" },
+		{ SERVER, "2; Z I", "", "2 ZI", "" },
+	};
+
+	(void)state;
+	rig_start("");
+	rig_begin("transaction");
+	PLAY(s1_is_prepared);
+	rig_swap();
+	rig_log_in("me", "transaction", NULL);
+	client_got();
+	PLAY(other);
+	rig_swap();
+	PLAY(one);
+	is_parted();
+	rig_finish();
+}
 
 static void
 a_statement_is_parsed_where_it_is_missing(void **state)
@@ -1152,6 +1275,42 @@ what_stands_behind_a_terminate_is_not_passed_on(void **state)
 }
 
 /*
+ * The line.
+ */
+
+static void
+those_who_wait_are_served_in_their_turn(void **state)
+{
+	static const struct step one[] = {
+		{ CLIENT, "Q SELECT 1", "Q:SELECT_1", "", "Q" },
+	};
+	static const struct step other_waits[] = {
+		{ CLIENT, "Q SELECT 2; Q SELECT 3", "", "", "Q" },
+	};
+
+	(void)state;
+	rig_start("");
+	rig_begin("transaction");
+	PLAY(one);
+	rig_swap();
+	rig_log_in("me", "transaction", NULL);
+	client_got();
+	PLAY(other_waits);
+	assert_int_equal(rig_client()->state, CLIENT_WAITING);
+	rig_swap();
+	server_says("C SELECT 1; Z I");
+	assert_string_equal(client_got(), "C ZI");
+	assert_string_equal(server_got(), "Q:SELECT_2 Q:SELECT_3");
+	server_says("C SELECT 1; Z I; C SELECT 1; Z I");
+	assert_string_equal(client_got(), "");
+	rig_swap();
+	rig_settle();
+	assert_string_equal(client_got(), "C ZI C ZI");
+	is_parted();
+	rig_finish();
+}
+
+/*
  * Pool modes.
  */
 
@@ -1205,11 +1364,16 @@ main(void)
 		TEST(a_close_that_was_skipped_has_not_closed),
 		TEST(changes_of_a_name_are_undone_last_to_first),
 		TEST(a_later_batch_waits_until_a_name_is_certain),
+		TEST(a_name_that_was_closed_is_uncertain_too),
 		TEST(another_name_waits_until_the_statement_is_settled),
 		TEST(the_unnamed_statement_follows_its_client),
 		TEST(nobody_binds_the_unnamed_statement_of_another),
 		TEST(a_query_or_a_failed_parse_ends_the_unnamed_statement),
 		TEST(a_parse_that_was_skipped_leaves_the_unnamed_statement),
+		TEST(batches_that_were_skipped_leave_the_unnamed_statement),
+		TEST(a_parse_of_ours_that_was_skipped_is_sent_again),
+		TEST(the_query_of_one_ends_the_unnamed_statement_of_all),
+		TEST(clients_with_the_same_text_share_a_statement),
 		TEST(a_statement_is_parsed_where_it_is_missing),
 		TEST(the_least_recently_used_gives_way),
 		TEST(a_server_that_skipped_a_close_of_ours_is_not_used_again),
@@ -1237,6 +1401,7 @@ main(void)
 		  a_server_left_in_a_transaction_is_rolled_back_and_used_again),
 		TEST(a_server_left_in_the_middle_of_something_is_closed),
 		TEST(what_stands_behind_a_terminate_is_not_passed_on),
+		TEST(those_who_wait_are_served_in_their_turn),
 		TEST(statement_mode_has_no_transactions),
 		TEST(a_session_is_reset_when_its_client_goes),
 	};

@@ -436,7 +436,7 @@ nobody_gets_a_server_in_the_middle_of_a_message(void **state)
 }
 
 static void
-a_server_with_a_cancel_on_its_way_counts_until_that_has_ended(void **state)
+a_server_with_a_cancel_on_its_way_counts_until_that_ends(void **state)
 {
 	struct server *server;
 	struct pool *pool;
@@ -486,8 +486,7 @@ main(void)
 		TEST(each_reply_does_to_a_server_alone_what_the_table_says),
 		TEST(the_tables_have_each_state_of_a_server),
 		TEST(nobody_gets_a_server_in_the_middle_of_a_message),
-		TEST(
-		    a_server_with_a_cancel_on_its_way_counts_until_that_has_ended),
+		TEST(a_server_with_a_cancel_on_its_way_counts_until_that_ends),
 		TEST(a_cooled_server_goes_to_the_next_in_line),
 	};
 
