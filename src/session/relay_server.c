@@ -424,6 +424,7 @@ reply_copy_in(struct reply *reply)
 	struct owed_entry *head = owed_head(owed);
 
 	if (head == NULL || server->client == NULL ||
+	    head->action != OWED_FORWARD ||
 	    (head->kind != OWED_EXECUTE && head->kind != OWED_QUERY))
 		return REPLY_BAD;
 	while (owed->count > 1) {

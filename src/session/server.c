@@ -265,6 +265,10 @@ server_lost(struct server *server, const char *why)
 		    server->last_words);
 		why = text;
 	}
+	if (server->state == SERVER_IDLE) {
+		server_idle_ended(server, why);
+		return;
+	}
 	if (client != NULL && server->unproven) {
 		server_lost_early(client);
 	} else if (client != NULL) {
@@ -303,7 +307,7 @@ server_on_data(struct stream *s, const char *at, size_t len)
 		if (server->owed.count == 0 && server->status == 'I')
 			server_move(server, SERVER_FREE);
 	}
-	if (idle && server->tainted)
+	if (idle && server->tainted && server->state == SERVER_IDLE)
 		server_idle_ended(server, "server is going away");
 	else if (server->state == SERVER_FREE && used == len &&
 	    server->relay.left == 0)
@@ -352,8 +356,6 @@ server_on_close(struct stream *s, enum stream_end why)
 		return;
 	if (server->state < SERVER_SETUP)
 		server_login_lost(server, why);
-	else if (server->state == SERVER_IDLE)
-		server_idle_ended(server, text);
 	else
 		server_lost(server, text);
 }

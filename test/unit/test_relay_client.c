@@ -607,7 +607,7 @@ static struct error_fields
 the_error(void)
 {
 	struct error_fields fields;
-	struct frame frame;
+	struct frame frame = { 0 };
 
 	assert_int_equal(frame_peek(rig.client.got.at, rig.client.got.len,
 	    &frame), FRAME_OK);

@@ -23,7 +23,7 @@
 static void
 equal_statements_are_one_object(void **state)
 {
-	char copy[ONE.len];
+	char copy[sizeof("SELECT 1\0\0") - 1];
 	struct stmt *one = stmt_intern(ONE, 0), *other;
 
 	(void)state;
@@ -125,7 +125,8 @@ static void
 a_name_is_set_replaced_and_removed(void **state)
 {
 	struct stmt_names names = { 0 };
-	struct stmt *one = stmt_intern(ONE, 0), *two = stmt_intern(TWO, 0), *was;
+	struct stmt *one = stmt_intern(ONE, 0);
+	struct stmt *two = stmt_intern(TWO, 0), *was;
 
 	(void)state;
 	assert_null(stmt_names_get(&names, SPAN("s1")));
@@ -175,7 +176,8 @@ static void
 the_clients_name_is_found_by_the_servers(void **state)
 {
 	struct stmt_names names = { 0 };
-	struct stmt *one = stmt_intern(ONE, 0), *two = stmt_intern(TWO, 0), *was;
+	struct stmt *one = stmt_intern(ONE, 0);
+	struct stmt *two = stmt_intern(TWO, 0), *was;
 	char of_one[STMT_NAME_MAX], of_two[STMT_NAME_MAX];
 
 	(void)state;
