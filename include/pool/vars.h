@@ -32,8 +32,5 @@ void vars_at(const struct vars *vars, unsigned i, struct span *ret_name,
  * quoted; nothing when they are equal. */
 void vars_diff(const struct vars *have, const struct vars *want,
     struct buf *out);
-/* Has this set been accepted by a server of the object `where`? */
-bool vars_is_proven(const struct vars *vars, const void *where);
-void vars_prove(struct vars *vars, const void *where);
 
 #endif

@@ -12,6 +12,7 @@
 #include "session/relay.h"
 
 struct client_login;
+struct msg_error;
 struct server;
 struct vars;
 struct worker;
@@ -79,6 +80,9 @@ void client_end(struct client *client, enum ending ending,
 /* The same with another SQLSTATE and message: what a server has said. */
 void client_end_as(struct client *client, enum ending ending,
     const char *sqlstate, const char *message);
+/* ... and with detail and hint; its severity is set to FATAL. */
+void client_end_with(struct client *client, enum ending ending,
+    const struct msg_error *error);
 /* The server is lost: takes the link apart, leaves the rest to the caller. */
 void client_detach(struct client *client);
 /* An ErrorResponse, and the log's line, nothing else. */
@@ -113,6 +117,15 @@ void client_login_opened(struct client *client);	/* TLS is up */
 void client_login_free(struct client *client);
 /* The pool's welcome is there (or its trouble): go on. On each worker. */
 void client_login_welcome(struct worker *worker, void *pool);
+/*
+ * A server is wanted, or is there, only so that it takes the parameters of
+ * the startup packet. Each goes on with the login; true: it is done, and the
+ * server is free.
+ */
+bool client_login_is_done(struct client *client);
+void client_login_accepted(struct client *client);
+/* The server was lost over it. */
+void client_login_again(struct client *client);
 /* The name of user and database a client has or wants; for logs and SHOW. */
 const char *client_user(const struct client *client);
 const char *client_database(const struct client *client);

@@ -36,7 +36,6 @@ struct server {
 	bool is_local;			/* unix socket or loopback */
 	bool commit_sent;		/* since the last Z, or it is owed */
 	bool discarded;			/* DISCARD ALL, in the batch at hand */
-	bool unproven;			/* the parameters sent may be refused */
 	struct stream s;
 	struct worker *worker;
 	struct list node;		/* the worker's list of this state */

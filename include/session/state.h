@@ -31,6 +31,9 @@ void state_note_bind(struct server *server, struct span body);
  * the link goes on until it has answered.
  */
 bool state_probe(struct server *server);
+/* Its client is at its login, and its parameters are there or on their way:
+ * asks what the server makes of them. */
+void state_ask_params(struct server *server);
 /* Does what the client sees next hang on what its last statement has done,
  * and on our putting right what that may have reset? Then it must wait. */
 bool state_must_wait(const struct server *server);
@@ -47,9 +50,10 @@ bool state_is_final(const struct server *server);
 /* The whole session was reset, or is gone. */
 void state_clear(struct server *server);
 /* A ParameterStatus that puts back what was set: is it what the client's own
- * startup packet will put right again? */
+ * startup packet will put right again? Then it is told so, instead. */
 bool state_hides(const struct server *server, struct span name,
     struct span value);
+void state_put_back(struct server *server, struct span name);
 /*
  * Would this statement tie one client too many to its server (max_pinned)?
  * The reason's name; NULL = no.

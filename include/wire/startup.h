@@ -47,8 +47,8 @@ bool startup_next_param(struct span *params, struct span *ret_name,
  * or "--name=value" of it (backslash escapes blanks, as Postgres's
  * pg_split_opts; dashes in the name come out as underscores). The texts are
  * written to `scratch`, which lives until the next call. FRAME_OK: one was
- * found; FRAME_MORE: none is left; FRAME_BAD: something that is no setting
- * (or no memory: scratch->failed).
+ * found; FRAME_MORE: none is left; FRAME_BAD: something that is no setting, and
+ * *ret_value is what Postgres says of it (or no memory: scratch->failed).
  */
 enum frame_result startup_next_option(struct span *options,
     struct buf *scratch, struct span *ret_name, struct span *ret_value);

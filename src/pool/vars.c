@@ -29,7 +29,6 @@ struct vars_pair {
 struct vars {
 	_Atomic unsigned refs;
 	struct hash_node by_content;
-	_Atomic(const void *) proven_for;
 	unsigned count;
 	struct vars_pair pair[];	/* the texts follow in the block */
 };
@@ -298,10 +297,35 @@ is_list(struct span name)
 	return false;
 }
 
+/* Can SET name it? Else set_config() says what is wrong with it. */
+static bool
+is_word(struct span name)
+{
+	for (size_t i = 0; i < name.len; i++)
+		if (!((name.at[i] | 0x20) >= 'a' && (name.at[i] | 0x20) <=
+		    'z') && name.at[i] != '_' && (i == 0 ||
+		    !(name.at[i] >= '0' && name.at[i] <= '9')))
+			return false;
+	return name.len > 0;
+}
+
+static bool
+is_settable(struct span name)
+{
+	struct span part;
+
+	if (name.len == 0 || name.at[name.len - 1] == '.')
+		return false;
+	while (span_next(&name, '.', &part))
+		if (!is_word(part))
+			return false;
+	return true;
+}
+
 static void
 add_set(struct buf *out, struct span name, struct span value)
 {
-	if (is_list(name)) {
+	if (is_list(name) || !is_settable(name)) {
 		/* set_config() takes the text as a configuration file has
 		 * it: quotes and commas inside keep their meaning. */
 		buf_add_text(out, "SELECT pg_catalog.set_config(");
@@ -375,18 +399,4 @@ vars_diff(const struct vars *have, const struct vars *want, struct buf *out)
 		w += order >= 0;
 	}
 	take_identity(want, out);
-}
-
-bool
-vars_is_proven(const struct vars *vars, const void *where)
-{
-	return vars->count == 0 ||
-	    atomic_load_explicit(&vars->proven_for, memory_order_relaxed) ==
-	    where;
-}
-
-void
-vars_prove(struct vars *vars, const void *where)
-{
-	atomic_store_explicit(&vars->proven_for, where, memory_order_relaxed);
 }

@@ -108,19 +108,23 @@ client_should_leave(const struct client *client)
  */
 
 static void
+client_tell_error(struct client *client, const struct msg_error *error)
+{
+	struct buf *out = &client->worker->scratch;
+
+	buf_clear(out);
+	msg_error(out, error);
+	if (!out->failed)
+		stream_send(&client->s, out->at, out->len);
+}
+
+static void
 client_tell(struct client *client, const char *severity,
     const char *sqlstate, const char *message, const char *detail)
 {
-	struct buf *out = &client->worker->scratch;
-	const struct msg_error error = {
-		.severity = severity, .sqlstate = sqlstate,
-		.message = message, .detail = detail,
-	};
-
-	buf_clear(out);
-	msg_error(out, &error);
-	if (!out->failed)
-		stream_send(&client->s, out->at, out->len);
+	client_tell_error(client, &(struct msg_error){
+	    .severity = severity, .sqlstate = sqlstate,
+	    .message = message, .detail = detail });
 }
 
 void
@@ -305,15 +309,33 @@ client_end(struct client *client, enum ending ending, const char *detail)
 
 	if (client->state >= CLIENT_CLOSING)
 		return;
-	if (row->severity == ENDING_ERROR) {
+	/* A login goes on or it does not. */
+	if (row->severity == ENDING_ERROR && client->login == NULL) {
 		client_refuse(client, ending, detail);
 		return;
 	}
 	client_log(client, ending, row->sqlstate, row->text, detail);
 	client_count(client, ending);
 	client_release(client);
-	if (row->severity == ENDING_FATAL)
+	if (row->severity != ENDING_NONE)
 		client_tell(client, "FATAL", row->sqlstate, row->text, detail);
+	client_close(client, ending);
+}
+
+void
+client_end_with(struct client *client, enum ending ending,
+    const struct msg_error *error)
+{
+	struct msg_error fatal = *error;
+
+	if (client->state >= CLIENT_CLOSING)
+		return;
+	fatal.severity = "FATAL";
+	client_log(client, ending, error->sqlstate, error->message,
+	    error->detail);
+	client_count(client, ending);
+	client_release(client);
+	client_tell_error(client, &fatal);
 	client_close(client, ending);
 }
 
@@ -321,13 +343,8 @@ void
 client_end_as(struct client *client, enum ending ending,
     const char *sqlstate, const char *message)
 {
-	if (client->state >= CLIENT_CLOSING)
-		return;
-	client_log(client, ending, sqlstate, message, NULL);
-	client_count(client, ending);
-	client_release(client);
-	client_tell(client, "FATAL", sqlstate, message, NULL);
-	client_close(client, ending);
+	client_end_with(client, ending, &(struct msg_error){
+	    .sqlstate = sqlstate, .message = message });
 }
 
 void
@@ -553,6 +570,13 @@ client_timer(struct loop_timer *timer)
 		return;
 	case CLIENT_GONE: case CLIENT_CONSOLE:
 		return;
+	case CLIENT_IDLE:
+		/* Not in yet (login_try), and it does not read. */
+		if (client->login != NULL) {
+			client_end(client, END_LOGIN_TIMEOUT, NULL);
+			return;
+		}
+		break;
 	default:
 		break;
 	}
@@ -655,10 +679,11 @@ client_create(struct worker *worker, int fd, bool is_unix)
 	client->state_us = clock_us();
 	client->state = CLIENT_STARTUP;
 	client->vars = vars_none();
+	client->startup_vars = vars_none();
 	list_append(&worker->clients[CLIENT_STARTUP], &client->node);
 	stream_init(&client->s, &client_ops);
 	loop_timer_init(&client->timer, client_timer);
-	if (client->vars == NULL ||
+	if (client->vars == NULL || client->startup_vars == NULL ||
 	    !stream_adopt(&client->s, worker->loop, fd)) {
 		close(fd);
 		client_gone(client);

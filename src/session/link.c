@@ -17,9 +17,9 @@
  *   link_cut       the client goes in the middle: ROLLBACK if the server only
  *                  waits in a transaction, else cancel what it does and close
  *
- * Parameters that no server has accepted yet (vars_is_proven) are tried alone:
- * the client's bytes follow when they were accepted, and the client is told
- * by FATAL when they were not, as Postgres does at connect.
+ * A client that is still at its login takes a server only for that query: its
+ * parameters are new to the pool (params.c). It is told by FATAL when they
+ * are refused, as Postgres does at connect.
  */
 #include "session/link.h"
 
@@ -65,16 +65,14 @@ link_put_vars(struct server *server, struct client *client)
 		client_end(client, END_NO_MEMORY, NULL);
 		return false;
 	}
-	server->unproven = !vars_is_proven(client->vars, client->pool);
-	if (server->unproven)
-		stream_pause(&client->s, PAUSE_ANSWER);
 	vars_unref(server->vars);
 	server->vars = vars_ref(client->vars);
 	server_set_local_portal(server, NULL);
 	/* The unnamed statement does not outlive a simple query. */
 	server_set_unnamed(server, NULL);
 
-	char *copy = server->unproven ? NULL :
+	/* At a login nothing follows that it could leave with. */
+	char *copy = client->login != NULL ? NULL :
 	    worker_arena(client->worker, out->len);
 	if (copy == NULL) {
 		stream_send(&server->s, out->at, out->len);
@@ -93,17 +91,12 @@ link_refresh(struct client *client)
 	if (server->vars == client->vars || server->status == 'E' ||
 	    server->owed.count > 0 || server->owed.batch_open)
 		return true;
-	return link_put_vars(server, client) && !server->unproven;
+	return link_put_vars(server, client);
 }
 
 void
 link_vars_accepted(struct server *server)
 {
-	if (server->unproven) {
-		server->unproven = false;
-		vars_prove(server->client->vars, server->pool);
-		stream_resume(&server->client->s, PAUSE_ANSWER);
-	}
 	cancel_put_off_ended(server, true);
 }
 
@@ -137,6 +130,8 @@ link_join(struct server *server, struct client *client)
 	shard->active++;
 	stat_add(&shard->stat, STAT_server_assignment_count, 1);
 	client_arm(client);
+	if (client_login_is_done(client))
+		return false;
 	return server->vars == client->vars || link_put_vars(server, client);
 }
 
@@ -245,7 +240,11 @@ void
 link_serve(struct server *server, struct client *client)
 {
 	stream_resume(&client->s, PAUSE_NO_SERVER);
-	if (link_join(server, client))
+	if (!link_join(server, client))
+		return;
+	if (client->login != NULL)
+		state_ask_params(server);
+	else
 		stream_pump(&client->s);
 }
 
@@ -300,7 +299,7 @@ link_is_over(const struct client *client)
 	const struct server *server = client->server;
 
 	return server->status == 'I' && server->owed.count == 0 &&
-	    !server->owed.batch_open && !server->unproven &&
+	    !server->owed.batch_open &&
 	    client->relay.left == 0 && server->relay.left == 0 &&
 	    server->touched == 0 && !server->recheck &&
 	    ((pool_mode(client->pool) != POOL_SESSION && server->pins == 0) ||
@@ -316,7 +315,6 @@ link_undo(struct client *client)
 	check(server->client == client);
 	cancel_put_off_ended(server, false);
 	client_count_bytes(client, 0);
-	server->unproven = false;
 	client->pool->shard[client->worker->index].active--;
 	server->request_us = client->request_us;
 	server->client = NULL;

@@ -8,7 +8,8 @@
  *      |      for (auth_query), keys may have to be derived (helper thread)
  *      |
  *   WELCOME   authenticated; waits until a server of its pool has told the
- *      |      parameters. Once they are known nobody waits here.
+ *      |      parameters. Once they are known nobody waits here, unless the
+ *      |      client brings some that no server has seen yet (params.c).
  *      v
  *   IDLE      AuthenticationOk, ParameterStatus, BackendKeyData and
  *             ReadyForQuery have left in one write
@@ -34,9 +35,12 @@
 #include "session/cancel.h"
 #include "session/client.h"
 #include "session/credential.h"
+#include "session/link.h"
 #include "session/lookup.h"
+#include "session/params.h"
 #include "session/server.h"
 #include "session/setup.h"
+#include "session/state.h"
 #include "session/worker.h"
 #include "wire/body.h"
 #include "wire/frame.h"
@@ -45,6 +49,8 @@
 /* SASL and password messages; a SCRAM message is at most 8 KiB. */
 #define PASSWORD_MAX 8192
 #define UNKNOWN_OPTIONS_MAX 8
+/* Servers that may be lost while they take a client's parameters. */
+#define TRIES_MAX 3
 
 /* A computation on a helper thread that may outlive its client. */
 struct login_job {
@@ -64,6 +70,8 @@ struct client_login {
 	bool welcome_wanted;		/* counted in the pool */
 	bool from_query;		/* the secret is auth_query's */
 	bool refreshed;
+	unsigned tries;			/* servers lost over the parameters */
+	struct vars *brought;		/* they; NULL: not tried */
 };
 
 MEM_TYPE(client_login_type, client_login);
@@ -84,6 +92,7 @@ client_login_free(struct client *client)
 	else
 		login_destroy(login->exchange);
 	lookup_cancel(login->lookup);
+	vars_unref(login->brought);
 	mem_free(login->user);
 	mem_free(login->database);
 	setup_unref(login->setup);
@@ -132,75 +141,16 @@ is_console(const char *database)
  * The end of the way: the pool, its limits, its welcome.
  */
 
-/* ParameterStatus for all that servers report, with the client's own values
- * where it brought some. */
 static void
-welcome_put(struct client *client, const struct pool_welcome *welcome,
-    struct buf *out)
-{
-	const char *at = welcome->messages.at;
-	const char *end = at + welcome->messages.len;
-	struct frame frame;
-
-	if (vars_count(client->vars) == 0) {
-		buf_add(out, at, welcome->messages.len);
-		return;
-	}
-	while (frame_peek(at, (size_t)(end - at), &frame) == FRAME_OK) {
-		struct body body = body_of((struct span){ at + FRAME_HEADER,
-		    frame.body });
-		struct span name = body_text(&body);
-		struct span own = vars_get(client->vars, name);
-
-		if (own.at != NULL)
-			msg_parameter(out, name, own);
-		else
-			buf_add(out, at, FRAME_HEADER + frame.body);
-		at += FRAME_HEADER + frame.body;
-	}
-}
-
-/* What the client brought and the server has anyway is not worth a SET. */
-static bool
-welcome_settle_vars(struct client *client,
-    const struct pool_welcome *welcome)
-{
-	struct span name, value;
-	unsigned i = 0;
-
-	while (i < vars_count(client->vars)) {
-		vars_at(client->vars, i, &name, &value);
-		struct span has = vars_get(welcome->baseline, name);
-		bool same = has.at != NULL && (span_eq(has, value) ||
-		    (span_is_case(name, "client_encoding") &&
-		    span_eq_case(has, value)));
-		if (!same) {
-			i++;
-			continue;
-		}
-		struct vars *vars = vars_with(client->vars, name, SPAN_NONE);
-		if (vars == NULL)
-			return false;
-		client->vars = vars;
-	}
-	client->startup_vars = vars_ref(client->vars);
-	return true;
-}
-
-static void
-login_finish(struct client *client, struct pool_welcome *welcome)
+login_finish(struct client *client, const struct pool_welcome *welcome)
 {
 	struct buf *out = &client->worker->scratch;
 	unsigned key_len = client->wants_long_key ? CLIENT_KEY : 4;
 	char prefix[512];
 
-	if (!welcome_settle_vars(client, welcome)) {
-		client_end(client, END_NO_MEMORY, NULL);
-		return;
-	}
 	buf_clear(out);
 	msg_auth(out, 0, SPAN_NONE);
-	welcome_put(client, welcome, out);
+	params_put(client, welcome, out);
 	msg_key_data(out, client_cancel_pid(client), (struct span){
 	    (const char *)client->key, key_len });
 	msg_ready(out, 'I');
@@ -216,7 +166,8 @@ login_finish(struct client *client, struct pool_welcome *welcome)
 		stat_add(stat, STAT_wait_time, clock_us() - client->state_us);
 	client_login_free(client);
 	loop_timer_clear(&client->timer);
-	client_move(client, CLIENT_IDLE);
+	if (client->state != CLIENT_IDLE)
+		client_move(client, CLIENT_IDLE);
 	client_arm(client);
 	stream_resume(&client->s, PAUSE_ANSWER);
 	login_send(client, out);
@@ -225,6 +176,71 @@ login_finish(struct client *client, struct pool_welcome *welcome)
 		stream_pause(&client->s, PAUSE_SUSPENDED);
 	if (client_should_leave(client))
 		client_end(client, END_SHUTDOWN, NULL);
+}
+
+/*
+ * Parameters that no server has seen yet: the client takes a server like any
+ * that has a query. link_join() gives it the parameters, state.c asks what
+ * became of them, and client_login_accepted() follows; or the server refuses
+ * them (server_own_query_failed), or is lost.
+ */
+static void
+login_try(struct client *client)
+{
+	struct client_login *login = client->login;
+
+	if (login->tries++ >= TRIES_MAX) {
+		client_end_trouble(client, END_SERVER_DOWN_LOGIN);
+		return;
+	}
+	if (login->brought == NULL)
+		login->brought = vars_ref(client->vars);
+	stream_pause(&client->s, PAUSE_ANSWER);
+	if (client->state != CLIENT_IDLE)
+		client_move(client, CLIENT_IDLE);
+	if (link_take(client))
+		state_ask_params(client->server);
+}
+
+void
+client_login_again(struct client *client)
+{
+	vars_unref(client->vars);
+	client->vars = vars_ref(client->login->brought);
+	login_try(client);
+}
+
+/* Takes the server away first: what the client is told may end it. */
+static void
+login_part(struct client *client)
+{
+	struct server *server = client->server;
+	struct pool_welcome *welcome = pool_get_welcome(client->pool);
+
+	link_part(client);
+	if (client->state == CLIENT_IDLE)
+		login_finish(client, welcome);
+	pool_welcome_unref(welcome);
+	if (server->state == SERVER_FREE)
+		server_free_up_later(server);
+}
+
+bool
+client_login_is_done(struct client *client)
+{
+	if (client->login == NULL || !params_are_known(client))
+		return false;
+	login_part(client);
+	return true;
+}
+
+void
+client_login_accepted(struct client *client)
+{
+	if (params_are_accepted(client, client->login->brought))
+		login_part(client);
+	else
+		client_end(client, END_NO_MEMORY, NULL);
 }
 
 /* Goes on as soon as the pool's parameters are known. */
@@ -236,7 +252,12 @@ login_welcome(struct client *client)
 	struct pool_welcome *welcome = pool_get_welcome(pool);
 
 	if (welcome != NULL) {
-		login_finish(client, welcome);
+		if (!params_settle(client, welcome))
+			client_end(client, END_NO_MEMORY, NULL);
+		else if (params_are_known(client))
+			login_finish(client, welcome);
+		else
+			login_try(client);
 		pool_welcome_unref(welcome);
 		return;
 	}
@@ -607,58 +628,6 @@ login_begin_exchange(struct client *client)
  * The StartupMessage.
  */
 
-/* A session parameter that the client brought. */
-static bool
-startup_var(struct client *client, struct span name, struct span value)
-{
-	const struct conf_options *o = &client->login->setup->conf->o;
-	struct vars *vars;
-
-	if (conf_list_has(o->ignore_startup_parameters, name))
-		return true;
-	vars = vars_with(client->vars, name, value);
-	if (vars == NULL)
-		return false;
-	client->vars = vars;
-	return true;
-}
-
-/* application_name_add_host: "shop" becomes "shop - 10.0.0.7:4711". */
-static bool
-startup_add_host(struct client *client)
-{
-	struct span name = vars_get(client->vars, SPAN("application_name"));
-	union stream_address peer;
-	char address[128], text[256];
-	unsigned port;
-
-	if (name.len == 0)
-		name = SPAN("app");
-	stream_peer_address(&client->s, &peer);
-	address_print(&peer, address, sizeof(address), &port);
-	snprintf(text, sizeof(text), "%.*s - %s:%u",
-	    name.len < 64 ? (int)name.len : 64, name.at, address, port);
-	return startup_var(client, SPAN("application_name"), span_of(text));
-}
-
-static bool
-startup_options(struct client *client, struct span options)
-{
-	struct buf room = { 0 };
-	struct span name, value;
-	enum frame_result result;
-
-	while ((result = startup_next_option(&options, &room, &name,
-	    &value)) == FRAME_OK && startup_var(client, name, value))
-		continue;
-	buf_finish(&room);
-	if (result == FRAME_OK)
-		client_end(client, END_NO_MEMORY, NULL);
-	else if (result == FRAME_BAD)
-		client_end(client, END_BAD_PARAMETER, "options");
-	return result == FRAME_MORE;
-}
-
 static bool
 startup_set(char **at, struct span value)
 {
@@ -688,7 +657,8 @@ startup_take(struct client *client, struct span name, struct span value,
 	} else if (span_is(name, "options")) {
 		if (!conf_list_has(login->setup->conf->
 		    o.ignore_startup_parameters, name))
-			return startup_options(client, value);
+			return params_take_options(client,
+			    &login->setup->conf->o, value);
 	} else if (span_is(name, "replication")) {
 		if (!span_parse_bool(value, &replication) || replication) {
 			client_end(client, END_NO_REPLICATION, NULL);
@@ -698,7 +668,8 @@ startup_take(struct client *client, struct span name, struct span value,
 		if (unknown->count < UNKNOWN_OPTIONS_MAX)
 			unknown->name[unknown->count++] = name;
 	} else {
-		kept = startup_var(client, name, value);
+		kept = params_take(client, &login->setup->conf->o, name,
+		    value);
 	}
 	if (!kept)
 		client_end(client, END_NO_MEMORY, NULL);
@@ -741,7 +712,7 @@ login_startup(struct client *client, const struct startup *startup)
 	if (((login->database == NULL || login->database[0] == '\0') &&
 	    !startup_set(&login->database, span_of(login->user))) ||
 	    (login->setup->conf->o.application_name_add_host &&
-	    !startup_add_host(client))) {
+	    !params_add_host(client, &login->setup->conf->o))) {
 		client_end(client, END_NO_MEMORY, NULL);
 		return;
 	}

@@ -507,6 +507,12 @@ reply_parameter(struct reply *reply, const struct frame *frame)
 		server_parameter_reset(server, name, value);
 		return REPLY_SWALLOW;
 	}
+	if (state_hides(server, name, value)) {
+		server_parameter_reset(server, name, value);
+		reply_put(reply);
+		state_put_back(server, name);
+		return REPLY_SWALLOW;
+	}
 	return server_parameter(server, name, value) ?
 	    REPLY_PASS : REPLY_SWALLOW;
 }
@@ -597,7 +603,7 @@ reply_after(struct reply *reply)
 	if (server->client == NULL || state_probe(server) ||
 	    server->client == NULL)
 		return;
-	if (!server->unproven && !state_must_wait(server))
+	if (server->client->login == NULL && !state_must_wait(server))
 		stream_resume(&server->client->s, PAUSE_ANSWER);
 	if (server->client == NULL || !link_is_over(server->client))
 		return;

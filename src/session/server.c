@@ -24,6 +24,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "pool/proof.h"
 #include "pool/vars.h"
 #include "session/client.h"
 #include "session/link.h"
@@ -244,14 +245,14 @@ server_lost_answer(struct server *server, struct client *client,
 	client_arm(client);
 }
 
-/* Lost while the client's parameters were tried, and nothing of the client's
- * own had been sent: its request goes to another server. */
+/* Lost while the client's parameters were tried at its login: another server
+ * is. */
 static void
 server_lost_early(struct client *client)
 {
 	client_detach(client);
 	client_move(client, CLIENT_IDLE);
-	client_arm(client);
+	client_login_again(client);
 }
 
 void
@@ -269,7 +270,7 @@ server_lost(struct server *server, const char *why)
 		server_idle_ended(server, why);
 		return;
 	}
-	if (client != NULL && server->unproven) {
+	if (client != NULL && client->login != NULL) {
 		server_lost_early(client);
 	} else if (client != NULL) {
 		enum ending ending = server_lost_ending(server);
@@ -468,6 +469,15 @@ server_ask(struct server *server, const char *sql)
 	return true;
 }
 
+static const char *
+print_span(char *text, size_t size, struct span span)
+{
+	if (span.at == NULL)
+		return NULL;
+	snprintf(text, size, "%.*s", SPAN_ARG(span));
+	return text;
+}
+
 void
 server_own_query_failed(struct server *server,
     const struct error_fields *fields)
@@ -484,18 +494,23 @@ server_own_query_failed(struct server *server,
 	if (client == NULL)
 		return;
 
-	char sqlstate[6] = "22023";
-	char message[256];
-	if (!server->unproven) {
+	if (client->login == NULL) {
 		/* What was accepted before is not now, and the request is
 		 * with the server already. */
+		proof_forget(client->pool);
 		client_end(client, END_VARS_LOST, NULL);
 		return;
 	}
+
+	char sqlstate[6] = "22023";
+	char message[256], detail[512], hint[512];
 	if (fields->sqlstate.len == 5)
 		memcpy(sqlstate, fields->sqlstate.at, 5);
-	snprintf(message, sizeof(message), "%.*s", SPAN_ARG(fields->message));
-	client_end_as(client, END_VARS_REFUSED, sqlstate, message);
+	client_end_with(client, END_VARS_REFUSED, &(struct msg_error){
+	    .sqlstate = sqlstate,
+	    .message = print_span(message, sizeof(message), fields->message),
+	    .detail = print_span(detail, sizeof(detail), fields->detail),
+	    .hint = print_span(hint, sizeof(hint), fields->hint) });
 }
 
 /* What a client that has `vars` is told of a parameter. */
@@ -611,7 +626,7 @@ server_parameter(struct server *server, struct span name, struct span value)
 	if (parameter_is_fixed(name))
 		return owed_head(&server->owed) == NULL ||
 		    owed_head(&server->owed)->action != OWED_SWALLOW;
-	if (client == NULL || state_hides(server, name, value)) {
+	if (client == NULL || client->login != NULL) {
 		server_parameter_reset(server, name, value);
 		return false;
 	}

@@ -86,7 +86,8 @@ static bool
 state_is_kept(const struct server *server)
 {
 	return server->client != NULL &&
-	    pool_mode(server->pool) != POOL_SESSION;
+	    (pool_mode(server->pool) != POOL_SESSION ||
+	    server->client->login != NULL);
 }
 
 /*
@@ -277,14 +278,20 @@ state_probe(struct server *server)
 	    (server->status != 'I' && !has_reset_within(server)) ||
 	    server->owed.count > 0 || server->owed.batch_open ||
 	    server->owed.skipping || server->owed.copy_in ||
-	    server->unproven || client->relay.left > 0 ||
-	    server->relay.left > 0)
+	    client->relay.left > 0 || server->relay.left > 0)
 		return false;
 	if (!probe_send(server, server->retry)) {
 		client_end(client, END_NO_MEMORY, NULL);
 		return false;
 	}
 	return true;
+}
+
+void
+state_ask_params(struct server *server)
+{
+	server->touched |= SQL_SET;
+	state_probe(server);
 }
 
 bool
@@ -316,13 +323,24 @@ row_column(struct body *body)
 	return len == UINT32_MAX ? SPAN("") : body_bytes(body, len);
 }
 
+/* No role is what a session begins with, or what it was told by SET ROLE NONE
+ * where its startup packet has one; which of both, no query tells. */
+static bool
+is_no_role(const struct server *server, struct span name, struct span value)
+{
+	const struct client *client = server->client;
+
+	return span_is(name, "role") && span_is(value, "none") &&
+	    (client == NULL || server->touched & SQL_RESET ||
+	    vars_get(client->startup_vars, name).at == NULL);
+}
+
 static void
 row_parameter(struct server *server, struct span name, struct span value)
 {
 	struct vars *with;
 
-	if (server->probed == NULL || (span_is(name, "role") &&
-	    span_is(value, "none")) ||
+	if (server->probed == NULL || is_no_role(server, name, value) ||
 	    (server->patient && span_is(name, "statement_timeout") &&
 	    vars_get(server->probed, name).at != NULL))
 		return;
@@ -452,8 +470,6 @@ probed_take_parameters(struct server *server)
 	vars_unref(server->vars);
 	server->vars = server->probed;
 	server->probed = NULL;
-	/* What a server has, servers of this pool take. */
-	vars_prove(server->vars, server->pool);
 }
 
 static void
@@ -500,6 +516,8 @@ state_probed(struct server *server)
 	server->touched = server->touched_since;
 	server->recheck = false;
 	pins_move(server, server->pins_probed | sticky);
+	if (server->client != NULL && server->client->login != NULL)
+		client_login_accepted(server->client);
 }
 
 bool
@@ -538,6 +556,26 @@ state_hides(const struct server *server, struct span name, struct span value)
 	return client != NULL && server->touched & SQL_RESET &&
 	    is_told(client, name) &&
 	    span_eq(vars_get(server->baseline, name), value);
+}
+
+void
+state_put_back(struct server *server, struct span name)
+{
+	struct client *client = server->client;
+	struct buf *out = &client->worker->scratch;
+	struct span own = vars_get(client->startup_vars, name);
+	struct vars *vars;
+
+	if (span_eq(own, vars_get(client->vars, name)))
+		return;
+	buf_clear(out);
+	msg_parameter(out, name, own);
+	stream_send(&client->s, out->at, out->len);
+	vars = vars_with(client->vars, name, own);
+	if (vars == NULL)
+		server->tainted = true;
+	else
+		client->vars = vars;
 }
 
 const char *

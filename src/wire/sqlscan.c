@@ -585,12 +585,17 @@ rule_set_is_passing(struct scan *scan)
 static void
 rule_set(struct scan *scan)
 {
+	bool after_zone = false;
+
 	next(scan);
 	if (!rule_set_is_passing(scan))
 		scan->effects |= SQL_SET;
-	for (; !is_over(scan); next(scan))
-		if (is_word(scan, "default"))
+	for (; !is_over(scan); next(scan)) {
+		if (is_word(scan, "default") ||
+		    (after_zone && is_word(scan, "local")))
 			scan->effects |= SQL_RESET;
+		after_zone = is_word(scan, "zone");
+	}
 }
 
 static void

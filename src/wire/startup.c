@@ -13,6 +13,7 @@
  * could mean is refused: an SSLRequest with something behind it, parameters
  * without their NULs, bytes behind the last one.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/check.h"
@@ -195,7 +196,7 @@ split_setting(struct span setting, struct span *ret_name,
 	    memchr(setting.at, '=', setting.len);
 	char *at;
 
-	if (equals == NULL || equals == setting.at)
+	if (equals == NULL)
 		return false;
 	for (at = equals; at > setting.at; at--)
 		if (at[-1] == '-')
@@ -207,11 +208,29 @@ split_setting(struct span setting, struct span *ret_name,
 	return true;
 }
 
+/* What Postgres says of a word that is no setting, in *scratch. */
+static enum frame_result
+refuse_option(struct buf *scratch, const char *before, struct span word,
+    const char *behind, struct span *ret_why)
+{
+	char text[256];
+
+	snprintf(text, sizeof(text), "%s%.*s%s", before, SPAN_ARG(word),
+	    behind);
+	buf_clear(scratch);
+	buf_add_text(scratch, text);
+	*ret_why = buf_span(scratch);
+	return FRAME_BAD;
+}
+
+#define INVALID "invalid command-line argument for server process: "
+
 enum frame_result
 startup_next_option(struct span *options, struct buf *scratch,
     struct span *ret_name, struct span *ret_value)
 {
 	struct span rest = *options, word;
+	const char *flag = "-c ";
 
 	if (rest.len == 0)
 		return FRAME_MORE;
@@ -219,23 +238,27 @@ startup_next_option(struct span *options, struct buf *scratch,
 	if (!cut_word(&rest, scratch))
 		return FRAME_MORE;
 	word = buf_span(scratch);
-	if (scratch->failed || word.len < 2 || word.at[0] != '-')
-		return FRAME_BAD;
+	if (word.len < 2 || word.at[0] != '-')
+		return refuse_option(scratch, INVALID, word, "", ret_value);
 	if (word.len == 2 && word.at[1] == 'c') {
 		/* "-c" alone: the setting is the next word, whatever that
 		 * looks like. */
 		buf_clear(scratch);
-		if (!cut_word(&rest, scratch) || scratch->failed)
-			return FRAME_BAD;
+		if (!cut_word(&rest, scratch))
+			return refuse_option(scratch, INVALID, SPAN("-c"), "",
+			    ret_value);
 		word = buf_span(scratch);
 	} else if (word.at[1] == 'c' || word.at[1] == '-') {
+		if (word.at[1] == '-')
+			flag = "--";
 		word.at += 2;
 		word.len -= 2;
 	} else {
-		return FRAME_BAD;
+		return refuse_option(scratch, INVALID, word, "", ret_value);
 	}
-	if (!split_setting(word, ret_name, ret_value))
-		return FRAME_BAD;
+	if (scratch->failed || !split_setting(word, ret_name, ret_value))
+		return refuse_option(scratch, flag, word, " requires a value",
+		    ret_value);
 	*options = rest;
 	return FRAME_OK;
 }

@@ -163,24 +163,6 @@ one_session_is_made_like_another(void **state)
 	}
 }
 
-static void
-a_set_is_proven_for_one_place(void **state)
-{
-	struct vars *none = vars_none(), *vars = vars_of("a=1");
-	int here, there;
-
-	(void)state;
-	assert_true(vars_is_proven(none, &here));	/* it says nothing */
-	assert_false(vars_is_proven(vars, &here));
-	vars_prove(vars, &here);
-	assert_true(vars_is_proven(vars, &here));
-	assert_false(vars_is_proven(vars, &there));
-	vars_prove(vars, &there);
-	assert_true(vars_is_proven(vars, &there));
-	vars_unref(none);
-	vars_unref(vars);
-}
-
 int
 main(void)
 {
@@ -192,7 +174,6 @@ main(void)
 		TEST(what_changes_nothing_gives_the_same_set),
 		TEST(no_memory_keeps_the_set),
 		TEST(one_session_is_made_like_another),
-		TEST(a_set_is_proven_for_one_place),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
