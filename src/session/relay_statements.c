@@ -432,7 +432,7 @@ pass_bind_refused(struct pass *pass, const struct frame *frame,
 {
 	static const char bind_execute[] =
 	    "B\0\0\0\14\0\0\0\0\0\0\0\0"
-	    "E\0\0\0\11\0\0\0\0";
+	    "E\0\0\0\11\0\0\0\0\0";
 
 	pass_put_refusal(pass, 'P', reason);
 	stream_put(&pass->client->server->s, bind_execute,
