@@ -35,6 +35,7 @@ struct client {
 	bool wants_long_key;		/* protocol 3.2 */
 	bool notified;			/* the NOTICE to those who wait */
 	bool joined;			/* counted in its pool */
+	bool begin_failed;		/* that transaction is in error */
 	struct stream s;
 	struct worker *worker;
 	struct list node;		/* the worker's list of this state */
@@ -46,6 +47,7 @@ struct client {
 	struct loop_timer timer;
 	struct vars *vars;		/* session parameters; a reference */
 	struct vars *startup_vars;	/* as they were at login */
+	char *begin;			/* a BEGIN no server knows of, or NULL */
 	struct stmt *unnamed;		/* the unnamed statement, or NULL */
 	struct stmt_names names;
 	struct client_login *login;	/* only until logged in */
@@ -88,7 +90,9 @@ void client_detach(struct client *client);
 /* An ErrorResponse, and the log's line, nothing else. */
 void client_error(struct client *client, enum ending ending,
     const char *detail);
-void client_ready(struct client *client);	/* ReadyForQuery, idle */
+/* The transaction status that it is to be told: 'I', 'T' or 'E'. */
+char client_status(const struct client *client);
+void client_ready(struct client *client);	/* ReadyForQuery, with that */
 /* No server for this client: end or refuse, with the pool's trouble. */
 void client_end_trouble(struct client *client, enum ending ending);
 

@@ -59,6 +59,14 @@ void pass_put_refusal(struct pass *pass, char type, const char *reason);
 /* Notes with what is owed what the statement does beside answering. */
 void pass_note_effects(struct server *server, struct owed_entry *entry,
     uint32_t effects);
+/*
+ * relay_begin.c: a BEGIN that needs no server yet, or the end of one; as a
+ * simple query (`word` is its first), or as a batch. True: it was answered,
+ * and *ret_go_on says whether the walk goes on.
+ */
+bool pass_begin_query(struct pass *pass, const struct frame *frame,
+    uint32_t effects, struct span sql, struct span word, bool *ret_go_on);
+bool pass_begin_batch(struct pass *pass, bool *ret_go_on);
 /* Are this client's statements tracked by us? */
 bool pass_tracks(const struct client *client);
 /* The name as SQL means it: unquoted, or folded to lower case. */

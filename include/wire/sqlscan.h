@@ -37,13 +37,16 @@ enum sql_effect {
 	SQL_SEED           = 1 << 18,	/* setseed() */
 	SQL_RESET          = 1 << 19,	/* RESET, SET ... TO DEFAULT; SQL_SET
 					 * is set as well */
+	SQL_BARE           = 1 << 20,	/* with SQL_BEGIN or SQL_END: nothing
+					 * in it that could be refused */
 };
 
 /*
  * The effects of the statements in `sql`, by a scan for the words that
  * matter: no allocation, one pass, comments and quotes understood.
- * ret_name (may be NULL) receives the name behind a DEALLOCATE, still quoted;
- * the last one's, if there are several; SPAN_NONE if there is none.
+ * ret_name (may be NULL) receives the name behind a DEALLOCATE, still quoted,
+ * or the first word where SQL_BARE is set; the last one's, if there are
+ * several; SPAN_NONE if there is none.
  */
 uint32_t sqlscan(struct span sql, struct span *ret_name);
 

@@ -146,7 +146,7 @@ client_notice(struct client *client, const char *sqlstate,
 void
 client_ready(struct client *client)
 {
-	static const char ready[] = { 'Z', 0, 0, 0, 5, 'I' };
+	const char ready[] = { 'Z', 0, 0, 0, 5, client_status(client) };
 
 	stream_send(&client->s, ready, sizeof(ready));
 }
@@ -287,6 +287,7 @@ client_close(struct client *client, enum ending ending)
 static void
 client_refuse(struct client *client, enum ending ending, const char *detail)
 {
+	client->begin_failed = client->begin != NULL;
 	if (client->state == CLIENT_WAITING) {
 		pool_leave(client->pool, &client->wait);
 		client_error(client, ending, detail);
@@ -381,6 +382,7 @@ client_free(struct client *client)
 	stmt_names_clear(&client->names);
 	mem_wipe(client->key, sizeof(client->key));
 	mem_free(client->console_user);
+	mem_free(client->begin);
 	client->magic = 0;
 	mem_delete(&client_type, client);
 	process.clients--;

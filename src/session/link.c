@@ -9,7 +9,8 @@
  *      |           (the client's bytes stay where they are meanwhile)
  *   link_join      the server's session is made to look like the client's:
  *      |           one query of ours in front of the client's own bytes, in
- *      |           the same write, only if they differ
+ *      |           the same write, only if they differ; and one with a BEGIN
+ *      |           that has waited for its first statement (relay_begin.c)
  *   relay_*        requests and replies
  *      |
  *   link_part      nothing owed, status 'I': both are free; the server goes
@@ -28,6 +29,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "net/loop.h"
 #include "pool/vars.h"
 #include "session/cancel.h"
@@ -47,33 +49,24 @@ link_stat(const struct client *client)
 	return &client->pool->shard[client->worker->index].stat;
 }
 
-/* Puts the diff between the two sessions; false: the client has ended. */
+/* A query of ours, in `scratch`, that leaves with the client's own bytes. It
+ * takes the unnamed statement with it. False: the client has ended. */
 static bool
-link_put_vars(struct server *server, struct client *client)
+link_put_query(struct server *server, struct client *client)
 {
-	struct buf *out = &client->worker->scratch;
-	struct owed_entry *entry;
-	size_t began;
+	const struct buf *out = &client->worker->scratch;
+	char *copy = NULL;
 
-	buf_clear(out);
-	began = msg_begin(out, 'Q');
-	vars_diff(server->vars, client->vars, out);
-	buf_add(out, "", 1);
-	msg_end(out, began);
-	entry = owed_push(&server->owed, OWED_QUERY, OWED_SWALLOW);
-	if (out->failed || entry == NULL) {
+	if (out->failed ||
+	    owed_push(&server->owed, OWED_QUERY, OWED_SWALLOW) == NULL) {
 		client_end(client, END_NO_MEMORY, NULL);
 		return false;
 	}
-	vars_unref(server->vars);
-	server->vars = vars_ref(client->vars);
 	server_set_local_portal(server, NULL);
-	/* The unnamed statement does not outlive a simple query. */
 	server_set_unnamed(server, NULL);
-
 	/* At a login nothing follows that it could leave with. */
-	char *copy = client->login != NULL ? NULL :
-	    worker_arena(client->worker, out->len);
+	if (client->login == NULL)
+		copy = worker_arena(client->worker, out->len);
 	if (copy == NULL) {
 		stream_send(&server->s, out->at, out->len);
 	} else {
@@ -81,6 +74,43 @@ link_put_vars(struct server *server, struct client *client)
 		stream_put(&server->s, copy, out->len);
 	}
 	return true;
+}
+
+/* Puts the diff between the two sessions; false: the client has ended. */
+static bool
+link_put_vars(struct server *server, struct client *client)
+{
+	struct buf *out = &client->worker->scratch;
+	size_t began;
+
+	buf_clear(out);
+	began = msg_begin(out, 'Q');
+	vars_diff(server->vars, client->vars, out);
+	buf_add(out, "", 1);
+	msg_end(out, began);
+	if (!link_put_query(server, client))
+		return false;
+	vars_unref(server->vars);
+	server->vars = vars_ref(client->vars);
+	return true;
+}
+
+/* The BEGIN that it was answered without a server. */
+static bool
+link_put_begin(struct server *server, struct client *client)
+{
+	struct buf *out = &client->worker->scratch;
+	size_t began;
+
+	buf_clear(out);
+	began = msg_begin(out, 'Q');
+	msg_text(out, span_of(client->begin));
+	msg_end(out, began);
+	mem_free(client->begin);
+	client->begin = NULL;
+	/* From here on it can be lost in the middle of a transaction. */
+	server->status = 'T';
+	return link_put_query(server, client);
 }
 
 bool
@@ -132,7 +162,9 @@ link_join(struct server *server, struct client *client)
 	client_arm(client);
 	if (client_login_is_done(client))
 		return false;
-	return server->vars == client->vars || link_put_vars(server, client);
+	return (server->vars == client->vars ||
+	    link_put_vars(server, client)) &&
+	    (client->begin == NULL || link_put_begin(server, client));
 }
 
 /* A server that has idled for a while may have been closed by its side. */

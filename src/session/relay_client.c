@@ -16,7 +16,8 @@
  * returns false when the walk must stop: more bytes are needed, the client
  * waits for a server, or it has come to an end.
  *
- * Prepared statements have a file of their own, relay_statements.c.
+ * Prepared statements have a file of their own, relay_statements.c; so has a
+ * BEGIN that needs no server yet, relay_begin.c.
  */
 #include "session/relay.h"
 
@@ -130,6 +131,8 @@ pass_link(struct pass *pass)
 		return link_refresh(client);
 	}
 	check(pass->run == pass->pos);
+	if (client->begin_failed)
+		return pass_end(pass, END_TX_FAILED, NULL);
 	return link_take(client) && !stream_is_paused(&client->s);
 }
 
@@ -183,6 +186,12 @@ pass_tracks(const struct client *client)
 static bool
 pass_sync(struct pass *pass, const struct frame *frame)
 {
+	struct client *client = pass->client;
+
+	if (client->server == NULL && client->begin_failed) {
+		client_ready(client);
+		return pass_drop(pass, frame);
+	}
 	if (!pass_link(pass))
 		return false;
 
@@ -217,7 +226,7 @@ pass_answer(struct pass *pass, const struct frame *frame, const char *tag)
 
 	buf_clear(out);
 	msg_command_complete(out, tag);
-	msg_ready(out, client->server == NULL ? 'I' : client->server->status);
+	msg_ready(out, client_status(client));
 	if (out->failed)
 		return pass_end(pass, END_NO_MEMORY, NULL);
 	pass_drop(pass, frame);
@@ -324,6 +333,9 @@ pass_query(struct pass *pass, const struct frame *frame)
 		    pass_deallocate(pass, frame, effects,
 		    pass_sql_name(name, room, sizeof(room)), &go_on))
 			return go_on;
+		if (effects & SQL_BARE && pass_begin_query(pass, frame,
+		    effects, pass_sql(pass, frame), name, &go_on))
+			return go_on;
 	}
 	if (!pass_link(pass))
 		return false;
@@ -428,7 +440,6 @@ pass_refused(struct pass *pass, const struct frame *frame)
 {
 	struct client *client = pass->client;
 	bool simple = frame->type == 'Q' || frame->type == 'F';
-	struct buf *out = &client->worker->scratch;
 
 	if (frame->type == 'X')
 		return pass_end(pass, END_CLIENT_CLOSED, NULL);
@@ -437,9 +448,7 @@ pass_refused(struct pass *pass, const struct frame *frame)
 	pass_drop(pass, frame);
 	if (client->state == CLIENT_REFUSED || frame->type == 'S') {
 		client_move(client, CLIENT_IDLE);
-		buf_clear(out);
-		msg_ready(out, 'I');
-		stream_send(&client->s, out->at, out->len);
+		client_ready(client);
 	}
 	return true;
 }
@@ -476,6 +485,10 @@ pass_message(struct pass *pass)
 	if (client->server == NULL && frame.body <= WAIT_WHOLE_MAX &&
 	    !pass_is_whole(pass, &frame))
 		return false;
+	bool go_on;
+	if ((frame.type == 'P' || frame.type == 'B') &&
+	    pass_begin_batch(pass, &go_on))
+		return go_on;
 	return handler(pass, &frame);
 }
 

@@ -547,16 +547,80 @@ rule_plain(struct scan *scan)
 	(void)scan;
 }
 
+/* ISOLATION LEVEL ..., READ ..., [NOT] DEFERRABLE; leaves the scan behind. */
+static bool
+skip_transaction_mode(struct scan *scan)
+{
+	bool good;
+
+	if (is_word(scan, "isolation")) {
+		if (!next_is(scan, "level"))
+			return false;
+		if (next_is(scan, "repeatable"))
+			good = next_is(scan, "read");
+		else if (is_word(scan, "read"))
+			good = next_is(scan, "committed") ||
+			    is_word(scan, "uncommitted");
+		else
+			good = is_word(scan, "serializable");
+	} else if (is_word(scan, "read")) {
+		good = next_is(scan, "only") || is_word(scan, "write");
+	} else {
+		if (is_word(scan, "not"))
+			next(scan);
+		good = is_word(scan, "deferrable");
+	}
+	next(scan);
+	return good;
+}
+
+/* Behind BEGIN [WORK | TRANSACTION]. */
+static void
+read_transaction_modes(struct scan *scan)
+{
+	while (!is_over(scan)) {
+		if (!skip_transaction_mode(scan))
+			return;
+		if (is_sign(scan, ',')) {
+			next(scan);
+			if (is_over(scan))
+				return;
+		}
+	}
+	scan->effects |= SQL_BARE;
+}
+
+static void
+rule_begin(struct scan *scan)
+{
+	scan->name = scan->text;
+	scan->effects |= SQL_BEGIN;
+	next(scan);
+	if (is_word(scan, "work") || is_word(scan, "transaction"))
+		next(scan);
+	read_transaction_modes(scan);
+}
+
 static void
 rule_start(struct scan *scan)
 {
-	scan->effects |= next_is(scan, "transaction") ?
-	    SQL_BEGIN : SQL_UNKNOWN;
+	struct span first = scan->text;
+
+	if (!next_is(scan, "transaction")) {
+		scan->effects |= SQL_UNKNOWN;
+		return;
+	}
+	scan->name = first;
+	scan->effects |= SQL_BEGIN;
+	next(scan);
+	read_transaction_modes(scan);
 }
 
 static void
 rule_end(struct scan *scan)
 {
+	struct span first = scan->text;
+
 	next(scan);
 	if (is_word(scan, "work") || is_word(scan, "transaction"))
 		next(scan);
@@ -567,8 +631,12 @@ rule_end(struct scan *scan)
 		return;
 	}
 	scan->effects |= SQL_END;
-	if (is_word(scan, "and") && next_is(scan, "chain"))
+	if (is_over(scan)) {
+		scan->name = first;
+		scan->effects |= SQL_BARE;
+	} else if (is_word(scan, "and") && next_is(scan, "chain")) {
 		scan->effects |= SQL_BEGIN;
+	}
 }
 
 /* Are we at LOCAL and the like, and not at a parameter `local.x`? */
@@ -721,8 +789,10 @@ static void
 scan_first_word(struct scan *scan)
 {
 	const struct word *word;
+	bool explained;
 
 	skip_open_parentheses(scan);
+	explained = is_word(scan, "explain") || scan->depth > 0;
 	if (is_word(scan, "explain")) {
 		/* Counts as what it explains: it may say ANALYZE. One in
 		 * another is no SQL, and is not followed into the depths. */
@@ -738,6 +808,8 @@ scan_first_word(struct scan *scan)
 	}
 	scan->effects |= word->effects;
 	word->rule(scan);
+	if (explained)
+		scan->effects &= ~(uint32_t)SQL_BARE;
 }
 
 /* Moves to the next statement's first token; false at the end. */
