@@ -39,7 +39,9 @@
 
 #define LISTENER_MAGIC 0x6c697374u
 #define SOCKETS 32
-#define ACCEPTS_A_TURN 64
+/* Few, so that a storm of newcomers is let in about as fast as it is served,
+ * instead of all of it standing in line before those who are in. */
+#define ACCEPTS_A_TURN 4
 #define REST_US 100000
 
 struct listening {

@@ -720,8 +720,9 @@ pool_wants_more(const struct pool *pool)
 {
 	if (pool->waiting > pool->opening)
 		return true;
+	/* Those who log in will ask something at once. */
 	if (pool->welcome == NULL && pool->welcome_wanted > 0)
-		return pool->servers == 0;
+		return pool->servers < pool->welcome_wanted;
 	return (int)pool->servers < pool->db->min_pool_size &&
 	    (pool->db->user != NULL || pool_clients(pool) > 0);
 }

@@ -16,8 +16,9 @@
  *               its words,                                   v
  *               FATAL                      client->vars, client->startup_vars
  *
- * An application_name needs no judge. Many have a process's number in them,
- * and each would be a set of its own; so it is kept aside (name_aside).
+ * An application_name needs no judge: Postgres takes any, and makes it ASCII.
+ * Many have a process's number in them, and each would be a set of its own; so
+ * it is kept aside (name_aside).
  */
 #include "session/params.h"
 
@@ -36,17 +37,31 @@
 #include "wire/startup.h"
 
 #define APPLICATION_NAME SPAN("application_name")
-/* Postgres cuts off what is longer. */
+/* What is longer Postgres cuts off. */
 #define APPLICATION_NAME_MAX 63
 
 /*
  * Taking them.
  */
 
+/* An application_name as Postgres makes it: ASCII, and not too long. */
+static struct span
+clean_name(struct span name, char clean[APPLICATION_NAME_MAX])
+{
+	size_t len = name.len < APPLICATION_NAME_MAX ? name.len :
+	    APPLICATION_NAME_MAX;
+
+	for (size_t i = 0; i < len; i++)
+		clean[i] = name.at[i] >= ' ' && name.at[i] <= '~' ?
+		    name.at[i] : '?';
+	return (struct span){ clean, len };
+}
+
 bool
 params_take(struct client *client, const struct conf_options *o,
     struct span name, struct span value)
 {
+	char clean[APPLICATION_NAME_MAX];
 	struct vars *vars;
 
 	/* Who the session is for is not to be chosen here: Postgres takes it
@@ -54,6 +69,8 @@ params_take(struct client *client, const struct conf_options *o,
 	if (conf_list_has(o->ignore_startup_parameters, name) ||
 	    span_is_case(name, "session_authorization"))
 		return true;
+	if (span_is_case(name, "application_name"))
+		value = clean_name(value, clean);
 	vars = vars_with(client->vars, name, value);
 	if (vars == NULL)
 		return false;
@@ -139,18 +156,8 @@ params_settle(struct client *client, const struct pool_welcome *welcome)
  * Knowing them.
  */
 
-/* One that Postgres takes as it is. */
-static bool
-is_plain_name(struct span name)
-{
-	for (size_t i = 0; i < name.len; i++)
-		if (name.at[i] < ' ' || name.at[i] > '~')
-			return false;
-	return name.len > 0 && name.len <= APPLICATION_NAME_MAX;
-}
-
-/* The set without a plain application_name, which goes to *ret_name (it is
- * SPAN_NONE if there is none). A new reference; NULL: out of memory. */
+/* The set without its application_name, which goes to *ret_name (SPAN_NONE if
+ * there is none). A new reference; NULL: out of memory. */
 static struct vars *
 name_aside(struct vars *vars, struct span *ret_name)
 {
@@ -158,7 +165,7 @@ name_aside(struct vars *vars, struct span *ret_name)
 	struct vars *own = vars_ref(vars), *rest;
 
 	*ret_name = SPAN_NONE;
-	if (name.at == NULL || !is_plain_name(name))
+	if (name.at == NULL)
 		return own;
 	*ret_name = name;
 	rest = vars_with(own, APPLICATION_NAME, SPAN_NONE);

@@ -79,7 +79,7 @@ def has_news(client):
 def holding(pooler, user="app", database="app", **parameters):
     """A client inside a transaction: it has a server."""
     with pooler.connect(user, database, **parameters) as client:
-        assert client.query("BEGIN")[-1].status == "T"
+        assert client.query("BEGIN; SELECT 1")[-1].status == "T"
         yield client
 
 

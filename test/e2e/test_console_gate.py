@@ -41,7 +41,7 @@ def test_pause_closes_the_servers_and_resume_serves_who_waits(
 def test_pause_answers_when_the_last_transaction_is_over(pgsluice, admin):
     with pgsluice.connect() as client, \
             pgsluice.connect("admin", "pgsluice") as pauser:
-        client.rows("BEGIN")
+        client.rows("BEGIN; SELECT 1")
         pause = Background(pauser.query, "PAUSE")
         wait_until(lambda: row(admin, "STATE", key="paused")["value"]
                    == "yes", "paused")
@@ -57,7 +57,7 @@ def test_pause_answers_when_the_last_transaction_is_over(pgsluice, admin):
 def test_a_resume_by_somebody_else_ends_the_wait(pgsluice, admin):
     with pgsluice.connect() as client, \
             pgsluice.connect("admin", "pgsluice") as pauser:
-        client.rows("BEGIN")
+        client.rows("BEGIN; SELECT 1")
         pause = Background(refused, pauser, "PAUSE app")
         wait_until(lambda: row(admin, "DATABASES", name="app")["paused"]
                    == "1", "paused")
@@ -69,7 +69,7 @@ def test_a_resume_by_somebody_else_ends_the_wait(pgsluice, admin):
 def test_a_console_that_goes_while_it_waits_leaves_the_pause(
         pgsluice, admin):
     with pgsluice.connect() as client:
-        client.rows("BEGIN")
+        client.rows("BEGIN; SELECT 1")
         with pgsluice.connect("admin", "pgsluice") as pauser:
             pauser.send(wire.query("PAUSE app"))
             wait_until(lambda: row(admin, "DATABASES", name="app")["paused"]
@@ -201,7 +201,7 @@ def test_suspend_stops_transactions_where_they_are(start_pgsluice):
         clients = [stack.enter_context(pgsluice.connect())
                    for _ in range(4)]
         for client in clients[:2]:
-            client.rows("BEGIN")
+            client.rows("BEGIN; SELECT 1")
         assert admin.query("SUSPEND")[0].tag == "SUSPEND"
         assert state(admin) == {"suspended"}
         before = row(admin, "STATS", database="app")
@@ -305,7 +305,7 @@ def test_kill_ends_the_clients_of_a_database(start_pgsluice):
         other = stack.enter_context(pgsluice.connect(database="other"))
         for client in clients:
             stack.enter_context(client)
-        clients[0].rows("BEGIN")
+        clients[0].rows("BEGIN; SELECT 1")
         clients[1].send(wire.query("SELECT pg_sleep(1000)"))
         wait_until(lambda: pool_of(admin)["sv_active"] == "2", "active")
         assert admin.query("KILL app")[0].tag == "KILL"
@@ -363,7 +363,7 @@ def test_shutdown_answers_and_ends_the_process(start_pgsluice):
 def test_shutdown_waits_for_transactions(start_pgsluice, how):
     pgsluice = start_pgsluice(workers=2)
     with pgsluice.connect() as client:
-        client.rows("BEGIN")
+        client.rows("BEGIN; SELECT 1")
         pgsluice.console(f"SHUTDOWN {how}")
         assert client.value("SELECT 1") == "1"
         assert client.query("COMMIT")[0].tag == "COMMIT"

@@ -154,7 +154,7 @@ def test_one_that_waits_long_gets_a_notice_each_time_it_waits(start_pgsluice):
             assert "No server connection available" in notice.fields["M"]
             holder.rows("COMMIT")
             assert client.shapes(client.until_ready()) == "TDCZ"
-            holder.rows("BEGIN")
+            holder.rows("BEGIN; SELECT 1")
 
 
 # 57P03: no server
@@ -704,7 +704,7 @@ def test_nonsense_ends_the_connection_with_08P01_and_nobody_elses(
     pooler = start_pgsluice(default_pool_size=1)
     with pooler.connect() as client, pooler.connect() as other:
         if phase != "idle":
-            client.rows("BEGIN")
+            client.rows("BEGIN; SELECT 1")
         client.send(NONSENSE[what])
         loses_its_connection(client, "08P01")
         assert other.query("COMMIT")[0].kind == "N", "no transaction"
@@ -821,7 +821,7 @@ def test_statement_mode_has_no_transactions(start_pgsluice, how):
     pooler = start_pgsluice(pool_mode="statement", default_pool_size=1)
     with pooler.connect() as client, pooler.connect() as other:
         pid = backend(client)
-        client.send(wire.query("BEGIN") if how == "simple" else
+        client.send(wire.query("BEGIN; SELECT 1") if how == "simple" else
                     batch("BEGIN") + wire.sync())
         loses_its_connection(client, "0A000")
         assert backend(other) == pid, "rolled back and used again"

@@ -798,7 +798,7 @@ def test_a_clients_proof_opens_servers_where_only_a_verifier_is_kept(
     assert "secret" not in read(pooler.path("userlist.txt"))
     clients = [log_in(pooler, user) for _ in range(3)]
     for client in clients:
-        assert client.query("BEGIN")[-1].status == "T"
+        assert client.query("BEGIN; SELECT 1")[-1].status == "T"
         assert client.value("SELECT session_user") == user
     for client in clients:
         client.close()

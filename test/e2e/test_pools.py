@@ -63,7 +63,7 @@ def test_session_mode_gives_the_next_client_a_clean_session(start_pgsluice):
         first.rows("CREATE TEMP TABLE mine (n int)")
         first.rows("PREPARE mine AS SELECT 1")
         first.rows("SELECT pg_advisory_lock(4711)")
-        first.rows("BEGIN")
+        first.rows("BEGIN; SELECT 1")
     with pooler.connect() as second:
         assert backend(second) == pid
         assert settings_of(second, "work_mem", "search_path",
@@ -117,7 +117,7 @@ def test_a_database_and_a_user_may_have_a_pool_mode_of_their_own(
         session.value("SELECT 1")
         wait_pool(pooler, sv_active=1, pool_mode="session")
     with pooler.connect("trust_user") as client:
-        client.send(wire.query("BEGIN"))
+        client.send(wire.query("BEGIN; SELECT 1"))
         told(client.until_closed(), "FATAL", "0A000")
 
 
@@ -183,7 +183,7 @@ def test_the_reserve_is_for_those_who_have_waited(start_pgsluice):
                             reserve_pool_timeout="100ms")
     with holding(pooler) as first, pooler.connect() as second, \
             pooler.connect() as third:
-        second.send(wire.query("BEGIN"))
+        second.send(wire.query("BEGIN; SELECT 1"))
         assert second.until_ready()[-1].status == "T"
         third.send(wire.query("SELECT 1"))
         wait_in_line(pooler, 1)

@@ -186,7 +186,7 @@ def test_waiting_is_counted_where_somebody_waited(start_pgsluice):
         assert at_login > 0             # for the first server
         first.rows("SELECT 1")
         assert waited() == at_login
-        first.rows("BEGIN")
+        first.rows("BEGIN; SELECT 1")
         second.send(wire.query("SELECT 1"))
         wait_until(lambda: pool_of(admin)["cl_waiting"] == "1", "waiting")
         first.rows("SELECT pg_sleep(0.02)")
@@ -214,8 +214,8 @@ def test_pools_count_every_client_and_server_once(start_pgsluice):
         wait_until(lambda: numbers() == {
             **zero, "cl_active": "5", "sv_idle": "1"}, "one at login")
         for client in clients[:2]:
-            client.rows("BEGIN")
-        clients[2].rows("BEGIN")
+            client.rows("BEGIN; SELECT 1")
+        clients[2].rows("BEGIN; SELECT 1")
         assert numbers() == {**zero, "cl_active": "5", "sv_active": "3"}
         for client in clients[3:]:
             client.send(wire.query("SELECT 1"))
@@ -256,7 +256,7 @@ def test_a_request_is_the_last_one_of_a_transaction_too(start_pgsluice):
         def requested(name):
             return row(admin, name, database="app")["request_time"]
 
-        client.rows("BEGIN")
+        client.rows("BEGIN; SELECT 1")
         first = requested("CLIENTS")
         assert first is not None and requested("SERVERS") == first
 

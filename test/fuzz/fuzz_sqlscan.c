@@ -66,7 +66,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	uint32_t effects = sqlscan(sql, &name);
 
 	check(fuzz_is_within(name, sql));
-	check(name.len == 0 || (effects & SQL_DEALLOCATE) != 0);
+	check(name.len == 0 ||
+	    (effects & (SQL_DEALLOCATE | SQL_BARE)) != 0);
 	check_behind_another(sql, effects, check_statements(sql, effects));
 	fuzz_check_time(began);
 	return 0;

@@ -67,8 +67,10 @@ check_options(struct span options)
 		check(fuzz_is_within(rest, options));
 		check(fuzz_is_within(name, buf_span(&scratch)));
 		check(fuzz_is_within(value, buf_span(&scratch)));
-		check(name.len > 0 && memchr(name.at, '=', name.len) == NULL);
-		check(memchr(name.at, '-', name.len) == NULL);
+		check(name.len == 0 ||
+		    memchr(name.at, '=', name.len) == NULL);
+		check(name.len == 0 ||
+		    memchr(name.at, '-', name.len) == NULL);
 		options = rest;
 		buf_clear(&again);
 		buf_add_text(&again, "  --");

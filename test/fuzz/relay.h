@@ -161,7 +161,7 @@ check_whole(struct far *far, const char *types,
 	buf_cut(&far->got, at);
 }
 
-#define TYPES_TO_CLIENT "123ACDEGHINSTVZcdnst"
+#define TYPES_TO_CLIENT "123ACDEGHIKNRSTVZcdnst"
 #define TYPES_TO_SERVER "BCDEFHPQSXcdf"
 
 /*

@@ -319,6 +319,9 @@ rig_start(const char *options)
 	    "* = host=/nowhere\n"
 	    "[pgsluice]\nauth_type = any\ndefault_pool_size = 1\n"
 	    "max_client_conn = 10\nadmin_users = admin\n");
+	/* A BEGIN is the handiest way to hold a server. */
+	if (strstr(options, "defer_begin") == NULL)
+		buf_add_text(&text, "defer_begin = 0\n");
 	buf_add_text(&text, options);
 	log_setup(&silence);
 	struct conf *conf = conf_load_text("rig", buf_span(&text), NULL, &why);
@@ -522,6 +525,22 @@ compose_parameter(struct buf *out, struct span rest)
 	msg_text(out, span_trim(rest));
 }
 
+/* "D one,two": a row of so many columns; of none, when nothing is said. */
+static inline void
+compose_row(struct buf *out, struct span rest)
+{
+	size_t at = out->len;
+	uint16_t count = 0;
+	struct span column;
+
+	msg_u16(out, 0);
+	for (; span_next(&rest, ',', &column); count++) {
+		msg_u32(out, (uint32_t)column.len);
+		buf_add_span(out, column);
+	}
+	out->at[at + 1] = (char)count;
+}
+
 static inline void
 compose_reply(struct buf *out, char type, struct span rest)
 {
@@ -540,7 +559,10 @@ compose_reply(struct buf *out, char type, struct span rest)
 		msg_text(out, rest);
 		msg_text(out, SPAN(""));
 		break;
-	case 'T': case 't': case 'D': case 'V':
+	case 'D':
+		compose_row(out, rest);
+		break;
+	case 'T': case 't': case 'V':
 		msg_u16(out, 0);
 		break;
 	case 'G': case 'H': case 'W':

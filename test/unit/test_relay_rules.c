@@ -998,15 +998,36 @@ copy_out_is_passed_on(void **state)
  * Parameters.
  */
 
+/* How a server is asked what a session has set. */
+#define PROBE "Q:SELECT_'v',name,setting_FROM_pg_catalog.pg_settings_" \
+	"WHERE_source='session'_AND_" \
+	"pg_catalog.left(name,12)<>'transaction_';" \
+	"SELECT_'v',n,pg_catalog.current_setting(n,true)_FROM_" \
+	"(VALUES_('role'),('session_authorization'))t(n)_WHERE_" \
+	"pg_catalog.current_setting(n,true)<>'';"
+
+/* A server that has just been opened is given them first. */
 static void
-parameters_are_tried_alone_and_then_go_in_front(void **state)
+parameters_are_brought(const char *time_zone)
+{
+	char expected[80];
+
+	rig_log_in("me", "parameters", time_zone);
+	snprintf(expected, sizeof(expected), "Q:SET_\"TimeZone\"_TO_'%s';",
+	    time_zone);
+	assert_string_equal(server_got(), expected);
+	assert_string_equal(client_got(), "");
+}
+
+static void
+parameters_are_tried_at_login_and_then_go_in_front(void **state)
 {
 	static const struct step tried[] = {
-		{ CLIENT, "Q SELECT 1", "Q:SET_\"TimeZone\"_TO_'Asia/Tokyo';",
-		    "", "-Q" },
-		{ SERVER, "C SET; S TimeZone=Asia/Tokyo; Z I", "Q:SELECT_1",
-		    "", "Q" },
-		{ SERVER, "C SELECT 1; Z I", "", "C ZI", "" },
+		{ SERVER, "C SET; S TimeZone=Asia/Tokyo; Z I", PROBE, "",
+		    "-Q" },
+		{ SERVER, "D v,TimeZone,Asia/Tokyo; C SELECT 1; C SELECT 0; "
+		    "Z I", "", "R Sserver_version=15.0 STimeZone=Asia/Tokyo "
+		    "Sapplication_name= K ZI", "" },
 		/* The server is as it should be. */
 		{ CLIENT, "Q SELECT 2", "Q:SELECT_2", "", "Q" },
 		{ SERVER, "C SELECT 1; Z I", "", "C ZI", "" },
@@ -1025,8 +1046,7 @@ parameters_are_tried_alone_and_then_go_in_front(void **state)
 
 	(void)state;
 	rig_start("");
-	rig_log_in("me", "parameters", "Asia/Tokyo");
-	client_got();
+	parameters_are_brought("asia/tokyo");
 	PLAY(tried);
 	far_close(&rig.server);
 	rig_settle();
@@ -1034,22 +1054,24 @@ parameters_are_tried_alone_and_then_go_in_front(void **state)
 	rig_log_in("me", "parameters", NULL);
 	client_got();
 	PLAY(other);
+	/* What a server made of them is known now. */
+	rig_log_in("me", "parameters", "asia/tokyo");
+	assert_string_equal(client_got(), "R Sserver_version=15.0 "
+	    "STimeZone=Asia/Tokyo Sapplication_name= K ZI");
+	assert_string_equal(server_got(), "");
 	rig_finish();
 }
 
 static void
-parameters_that_are_refused_end_the_client(void **state)
+parameters_that_are_refused_end_the_login(void **state)
 {
 	static const struct step steps[] = {
-		{ CLIENT, "Q SELECT 1", "Q:SET_\"TimeZone\"_TO_'Nowhere';", "",
-		    "-Q" },
 		{ SERVER, "E 22023 no; Z I", "", "E22023", "" },
 	};
 
 	(void)state;
 	rig_start("");
-	rig_log_in("me", "transaction", "Nowhere");
-	client_got();
+	parameters_are_brought("Nowhere");
 	PLAY(steps);
 	assert_true(rig.client.ended);
 	assert_true(rig.server.ended);	/* nobody knows what it has now */
@@ -1060,20 +1082,28 @@ static void
 a_server_lost_while_parameters_are_tried_is_replaced(void **state)
 {
 	static const struct step steps[] = {
-		{ CLIENT, "Q SELECT 1", "Q:SET_\"TimeZone\"_TO_'Asia/Seoul';",
-		    "", "-Q" },
+		{ SERVER, "C SET; S TimeZone=Asia/Seoul; Z I", PROBE, "",
+		    "-Q" },
 	};
 
 	(void)state;
 	rig_start("");
-	rig_log_in("me", "transaction", "Asia/Seoul");
-	client_got();
+	parameters_are_brought("Asia/Seoul");
+	far_close(&rig.server);
+	rig_settle();
+	assert_string_equal(server_got(),
+	    "Q:SET_\"TimeZone\"_TO_'Asia/Seoul';");
 	PLAY(steps);
 	far_close(&rig.server);
 	rig_settle();
 	assert_string_equal(server_got(),
 	    "Q:SET_\"TimeZone\"_TO_'Asia/Seoul';");
 	assert_string_equal(client_got(), "");
+	/* Not for ever. */
+	far_close(&rig.server);
+	rig_settle();
+	assert_string_equal(client_got(), "E57P03");
+	assert_true(rig.client.ended);
 	rig_finish();
 }
 
@@ -1100,6 +1130,75 @@ what_was_set_for_a_client_is_its_own(void **state)
 	rig_log_in("me", "transaction", NULL);
 	client_got();
 	PLAY(other);
+	rig_finish();
+}
+
+/*
+ * A BEGIN by itself.
+ */
+
+static void
+a_begin_waits_for_its_first_statement(void **state)
+{
+	static const struct step steps[] = {
+		{ CLIENT, "Q BEGIN", "", "C ZT", "" },
+		{ CLIENT, "Q COMMIT", "", "C ZI", "" },
+		{ CLIENT, "P :BEGIN; B; D @; E; S", "", "1 2 n C ZT", "" },
+		{ CLIENT, "P :ROLLBACK; B; E; S", "", "1 2 C ZI", "" },
+		{ CLIENT, "Q START TRANSACTION READ ONLY", "", "C ZT", "" },
+		{ CLIENT, "P :SELECT 1; B; E; S",
+		    "Q:START_TRANSACTION_READ_ONLY P:SELECT_1 B E S", "",
+		    "-Q P B E S" },
+		{ SERVER, "C START TRANSACTION; Z T; 1; 2; C SELECT 1; Z T",
+		    "", "1 2 C ZT", "" },
+		/* It has a server now, which has to know of the end. */
+		{ CLIENT, "Q COMMIT", "Q:COMMIT", "", "Q" },
+		{ SERVER, "C COMMIT; Z I", "", "C ZI", "" },
+	};
+
+	(void)state;
+	rig_start("defer_begin = 1\n");
+	rig_begin("transaction");
+	PLAY(steps);
+	is_parted();
+	rig_finish();
+}
+
+static void
+a_begin_that_is_not_alone_takes_a_server(void **state)
+{
+	static const char *const says[][2] = {
+		{ "Q BEGIN; Q SELECT 1", "Q:BEGIN Q:SELECT_1" },
+		{ "Q BEGIN NONSENSE", "Q:BEGIN_NONSENSE" },
+		{ "Q COMMIT", "Q:COMMIT" },
+		{ "P s1:BEGIN; B s1; E; S", "P#:BEGIN B# E S" },
+		{ "P :BEGIN; B; E; P :SELECT 1; B; E; S",
+		    "P:BEGIN B E P:SELECT_1 B E S" },
+		{ "P :BEGIN; D s; S", "P:BEGIN Ds S" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(says); i++) {
+		rig_start("defer_begin = 1\n");
+		rig_begin("transaction");
+		client_says(says[i][0]);
+		assert_string_equal(server_got(), says[i][1]);
+		rig_finish();
+	}
+}
+
+static void
+a_server_lost_behind_a_begin_ends_the_client(void **state)
+{
+	(void)state;
+	rig_start("defer_begin = 1\n");
+	rig_begin("transaction");
+	client_says("Q BEGIN");
+	client_says("Q UPDATE t");
+	far_close(&rig.server);
+	rig_settle();
+	assert_string_equal(client_got(), "C ZT E08006");
+	assert_true(rig.client.ended);
 	rig_finish();
 }
 
@@ -1390,10 +1489,13 @@ main(void)
 		TEST(a_copy_in_ends_with_its_error),
 		TEST(requests_inside_copy_in_cost_the_server),
 		TEST(copy_out_is_passed_on),
-		TEST(parameters_are_tried_alone_and_then_go_in_front),
-		TEST(parameters_that_are_refused_end_the_client),
+		TEST(parameters_are_tried_at_login_and_then_go_in_front),
+		TEST(parameters_that_are_refused_end_the_login),
 		TEST(a_server_lost_while_parameters_are_tried_is_replaced),
 		TEST(what_was_set_for_a_client_is_its_own),
+		TEST(a_begin_waits_for_its_first_statement),
+		TEST(a_begin_that_is_not_alone_takes_a_server),
+		TEST(a_server_lost_behind_a_begin_ends_the_client),
 		TEST(what_is_told_of_a_lost_server),
 		TEST(a_message_torn_by_a_lost_server_is_not_gone_on_with),
 		TEST(the_last_words_of_a_server_are_the_detail),
