@@ -47,7 +47,7 @@ struct client {
 	struct loop_timer timer;
 	struct vars *vars;		/* session parameters; a reference */
 	struct vars *startup_vars;	/* as they were at login */
-	char *begin;			/* a BEGIN no server knows of, or NULL */
+	char *begin;			/* a BEGIN no server knows of */
 	struct stmt *unnamed;		/* the unnamed statement, or NULL */
 	struct stmt_names names;
 	struct client_login *login;	/* only until logged in */

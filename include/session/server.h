@@ -56,9 +56,14 @@ struct server {
 	/* What became of the session's state (session/state.c): */
 	uint32_t touched;		/* effects since the last probe */
 	uint32_t touched_since;		/* ... and since it was sent */
+	uint32_t touched_final;		/* what no reset undoes, session mode*/
+	uint64_t sequences_of;		/* the client that moved one last */
 	uint32_t pins;			/* 1 << enum state_pin */
 	uint32_t pins_probed;		/* being collected */
 	bool recheck;			/* are the pins still there? */
+	bool audited;			/* ask even if nothing is touched */
+	bool auditing;			/* that is being done */
+	char *audit_sql;		/* the transaction's last statement */
 	bool patient;			/* the probe has no time limit */
 	bool retry;			/* ask again, patiently */
 	struct vars *probed;		/* being collected; or NULL */

@@ -14,15 +14,23 @@ struct server;
 
 /* What ties a client to its server; server->pins is a set of 1 << these. */
 enum state_pin {
-#define X(name, shown, effects, where) PIN_##name,
+#define X(name, shown, effects, final, where) PIN_##name,
 #include "session/pins.def"
 #undef X
 	STATE_PINS
 };
 
+/* A link begins: is it one that is audited (state_audit)? */
+void state_begin(struct server *server);
 /* A statement with these effects (wire/sqlscan.h) and this text goes to the
  * server now. */
 void state_note(struct server *server, uint32_t effects, struct span sql);
+/*
+ * Is this statement about to ask for the value that a sequence gave last, and
+ * has another client's statement moved one on since? Then the server must be
+ * made to forget (DISCARD SEQUENCES) before it runs.
+ */
+bool state_must_forget(struct server *server, uint32_t effects);
 /* The Bind of one, behind its names: a value may name a parameter. */
 void state_note_bind(struct server *server, struct span body);
 /*

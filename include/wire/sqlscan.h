@@ -39,6 +39,9 @@ enum sql_effect {
 					 * is set as well */
 	SQL_BARE           = 1 << 20,	/* with SQL_BEGIN or SQL_END: nothing
 					 * in it that could be refused */
+	SQL_SEQUENCE       = 1 << 21,	/* may move a sequence on: nextval(),
+					 * and what inserts */
+	SQL_LASTVAL        = 1 << 22,	/* lastval(), currval() */
 };
 
 /*

@@ -158,6 +158,7 @@ link_join(struct server *server, struct client *client)
 	client->xact_us = now_us;
 	client->query_us = now_us;
 	shard->active++;
+	state_begin(server);
 	stat_add(&shard->stat, STAT_server_assignment_count, 1);
 	client_arm(client);
 	if (client_login_is_done(client))
@@ -333,7 +334,7 @@ link_is_over(const struct client *client)
 	return server->status == 'I' && server->owed.count == 0 &&
 	    !server->owed.batch_open &&
 	    client->relay.left == 0 && server->relay.left == 0 &&
-	    server->touched == 0 && !server->recheck &&
+	    server->touched == 0 && !server->recheck && !server->audited &&
 	    ((pool_mode(client->pool) != POOL_SESSION && server->pins == 0) ||
 	    client_should_leave(client));
 }

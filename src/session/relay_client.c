@@ -234,6 +234,20 @@ pass_answer(struct pass *pass, const struct frame *frame, const char *tag)
 	return true;
 }
 
+/* Waits for the answers to all that was asked before. False: they are in, or
+ * will not be before the client has said more. */
+static bool
+pass_must_wait(struct client *client)
+{
+	const struct server *server = client->server;
+
+	if (server == NULL || server->owed.count == 0 || owed_at(
+	    &server->owed, server->owed.count - 1)->kind < OWED_SYNC)
+		return false;
+	stream_pause(&client->s, PAUSE_OWED_FULL);
+	return true;
+}
+
 /*
  * DEALLOCATE is about the client's names, of which the server knows nothing.
  * True: it was answered (*ret_go_on says whether the walk goes on).
@@ -252,9 +266,7 @@ pass_deallocate(struct pass *pass, const struct frame *frame,
 	    effects != SQL_DEALLOCATE_ALL))
 		return false;
 	/* Our answer has to wait for those before it. */
-	if (server != NULL && server->owed.count > 0 && owed_at(
-	    &server->owed, server->owed.count - 1)->kind >= OWED_SYNC) {
-		stream_pause(&client->s, PAUSE_OWED_FULL);
+	if (pass_must_wait(client)) {
 		*ret_go_on = false;
 		return true;
 	}
@@ -312,6 +324,21 @@ pass_put_refusal(struct pass *pass, char type, const char *reason)
 	pass_put_bytes(pass, out);
 }
 
+/* What sequences have given to others. */
+static bool
+pass_put_forget(struct pass *pass)
+{
+	struct buf *out = &pass->client->worker->scratch;
+	size_t began;
+
+	buf_clear(out);
+	began = msg_begin(out, 'Q');
+	msg_text(out, SPAN("DISCARD SEQUENCES"));
+	msg_end(out, began);
+	pass_put_bytes(pass, out);
+	return pass_owe(pass, OWED_QUERY, OWED_SWALLOW) != NULL;
+}
+
 static bool
 pass_query(struct pass *pass, const struct frame *frame)
 {
@@ -333,6 +360,8 @@ pass_query(struct pass *pass, const struct frame *frame)
 		    pass_deallocate(pass, frame, effects,
 		    pass_sql_name(name, room, sizeof(room)), &go_on))
 			return go_on;
+		if (effects & SQL_LASTVAL && pass_must_wait(client))
+			return false;
 		if (effects & SQL_BARE && pass_begin_query(pass, frame,
 		    effects, pass_sql(pass, frame), name, &go_on))
 			return go_on;
@@ -354,6 +383,9 @@ pass_query(struct pass *pass, const struct frame *frame)
 	client->unnamed = NULL;
 	server_set_unnamed(server, NULL);
 	server_set_local_portal(server, NULL);
+
+	if (state_must_forget(server, effects) && !pass_put_forget(pass))
+		return false;
 
 	struct owed_entry *entry = pass_owe(pass, OWED_QUERY, OWED_FORWARD);
 	if (entry == NULL)

@@ -424,23 +424,41 @@ pass_is_foreign(struct span name)
 	return span_starts_case(name, STMT_PREFIX);
 }
 
+/* Runs the unnamed statement that was put just now. */
+static bool
+pass_run_ours(struct pass *pass)
+{
+	static const char bind_execute[] =
+	    "B\0\0\0\14\0\0\0\0\0\0\0\0"
+	    "E\0\0\0\11\0\0\0\0\0";
+
+	stream_put(&pass->client->server->s, bind_execute,
+	    sizeof(bind_execute) - 1);
+	server_set_unnamed(pass->client->server, NULL);
+	return pass_owe(pass, OWED_PARSE, OWED_SWALLOW) != NULL &&
+	    pass_owe(pass, OWED_BIND, OWED_SWALLOW) != NULL &&
+	    pass_owe(pass, OWED_EXECUTE, OWED_SWALLOW) != NULL;
+}
+
 /* In its place a batch of ours that fails; up to the client's Sync the server
  * skips the rest. */
 static bool
 pass_bind_refused(struct pass *pass, const struct frame *frame,
     const char *reason)
 {
-	static const char bind_execute[] =
-	    "B\0\0\0\14\0\0\0\0\0\0\0\0"
-	    "E\0\0\0\11\0\0\0\0\0";
-
 	pass_put_refusal(pass, 'P', reason);
-	stream_put(&pass->client->server->s, bind_execute,
-	    sizeof(bind_execute) - 1);
-	return pass_owe(pass, OWED_PARSE, OWED_SWALLOW) != NULL &&
-	    pass_owe(pass, OWED_BIND, OWED_SWALLOW) != NULL &&
-	    pass_owe(pass, OWED_EXECUTE, OWED_SWALLOW) != NULL &&
-	    pass_drop(pass, frame);
+	return pass_run_ours(pass) && pass_drop(pass, frame);
+}
+
+/* What sequences have given to others. */
+static bool
+pass_bind_forgets(struct pass *pass)
+{
+	static const char parse[] = "P\0\0\0\31\0DISCARD SEQUENCES\0\0\0";
+
+	pass_put(pass);
+	stream_put(&pass->client->server->s, parse, sizeof(parse) - 1);
+	return pass_run_ours(pass);
 }
 
 bool
@@ -477,6 +495,9 @@ pass_bind(struct pass *pass, const struct frame *frame)
 		    frame->body < NAMES_MAX)
 			return false;
 	}
+	if (stmt != NULL && state_must_forget(server, stmt->effects) &&
+	    !pass_bind_forgets(pass))
+		return false;
 	if (pass_tracks(client) && name.len == 0) {
 		if (!pass_ensure_unnamed(pass))
 			return false;
@@ -486,9 +507,9 @@ pass_bind(struct pass *pass, const struct frame *frame)
 		if (!pass_is_settled(pass, stmt))
 			return false;
 	}
-	if (stmt != NULL && stmt->effects != 0) {
+	if (stmt != NULL && (stmt->effects != 0 || server->audited)) {
 		state_note(server, stmt->effects, stmt_sql(stmt));
-		if (stmt->effects & SQL_SET)
+		if (stmt->effects & SQL_SET || server->audited)
 			state_note_bind(server, body_rest(&body));
 	}
 	stat_add(&client->pool->shard[client->worker->index].stat,

@@ -172,6 +172,7 @@ server_free(struct server *server)
 	vars_unref(server->vars);
 	vars_unref(server->baseline);
 	vars_unref(server->customs);
+	mem_free(server->audit_sql);
 	owed_finish(&server->owed);
 	mem_wipe(server->key, sizeof(server->key));
 	mem_free(server->last_words);

@@ -27,6 +27,12 @@
  * asked for by name: every word with a dot in it that stood in a text, or in
  * a Bind's values, of a statement that may set one (server->customs).
  *
+ * What a sequence gave last (lastval(), currval()) can be neither seen nor
+ * moved. Nearly no app asks for it later than in the same transaction, and
+ * every INSERT may change it. So nobody is tied down for it before the first
+ * client of a pool has asked (pool->keeps_sequences); and who asks never gets
+ * a stranger's value: the server is made to forget that first.
+ *
  * What a startup packet has set is not the server's default: a parameter that
  * the probe does not show was reset, and goes back to the packet's value.
  */
@@ -39,6 +45,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "net/stream.h"
 #include "pool/pool.h"
 #include "pool/vars.h"
@@ -50,6 +57,8 @@
 #include "wire/body.h"
 #include "wire/sqlscan.h"
 
+/* How much of a statement an audit names. */
+#define AUDIT_SQL_MAX 200
 /* Names asked for, and how long one may be. */
 #define CUSTOMS_MAX 64
 #define CUSTOM_LEN_MAX 63
@@ -57,10 +66,11 @@
 static const struct pin {
 	const char *shown;
 	uint32_t effects;
+	bool final;
 	const char *where;
 } pins[STATE_PINS] = {
-#define X(name, shown, effects, where) \
-	[PIN_##name] = { shown, (effects), where },
+#define X(name, shown, effects, final, where) \
+	[PIN_##name] = { shown, (effects), final, where },
 #include "session/pins.def"
 #undef X
 };
@@ -139,15 +149,62 @@ note_names(struct server *server, struct span text)
 }
 
 void
+state_begin(struct server *server)
+{
+	int every = server->worker->setup->conf->o.state_audit;
+
+	server->audited = every > 0 && state_is_kept(server) &&
+	    server->client->login == NULL &&
+	    atomic_fetch_add(&server->pool->audits, 1) % (unsigned)every == 0;
+}
+
+/* What an audit may have to name. */
+static void
+audit_note(struct server *server, struct span sql)
+{
+	mem_free(server->audit_sql);
+	server->audit_sql = mem_strndup(sql.at, sql.len < AUDIT_SQL_MAX ?
+	    sql.len : AUDIT_SQL_MAX);
+	note_names(server, sql);
+}
+
+void
 state_note(struct server *server, uint32_t effects, struct span sql)
 {
+	if (server->audited)
+		audit_note(server, sql);
 	effects &= pin_effects() | SETS | SQL_RESET;
-	if (effects == 0 || !state_is_kept(server))
+	if (effects == 0 || server->client == NULL)
 		return;
+	if (pool_mode(server->pool) == POOL_SESSION) {
+		/* All else ends with the server_reset_query. */
+		server->touched_final |= effects & (SQL_LOAD | SQL_SEED);
+		return;
+	}
+	if (effects & (SQL_SEQUENCE | SQL_UNKNOWN))
+		server->sequences_of = server->client->id;
+	if (!server->pool->keeps_sequences ||
+	    server->pins & 1u << PIN_SEQUENCE)
+		effects &= ~(uint32_t)SQL_SEQUENCE;
 	server->touched |= effects;
 	server->touched_since |= effects;
 	if (effects & SETS)
 		note_names(server, sql);
+}
+
+bool
+state_must_forget(struct server *server, uint32_t effects)
+{
+	struct client *client = server->client;
+
+	if ((effects & SQL_LASTVAL) == 0 || !state_is_kept(server))
+		return false;
+	/* From now on those who move a sequence on keep their server. */
+	server->pool->keeps_sequences = true;
+	if (server->sequences_of == client->id || server->status == 'E')
+		return false;
+	server->sequences_of = client->id;
+	return true;
 }
 
 void
@@ -273,13 +330,17 @@ state_probe(struct server *server)
 {
 	struct client *client = server->client;
 
-	if ((server->touched == 0 && !server->recheck) ||
+	if ((server->touched == 0 && !server->recheck && !server->audited) ||
 	    !state_is_kept(server) ||
 	    (server->status != 'I' && !has_reset_within(server)) ||
 	    server->owed.count > 0 || server->owed.batch_open ||
 	    server->owed.skipping || server->owed.copy_in ||
 	    client->relay.left > 0 || server->relay.left > 0)
 		return false;
+	/* An audit asks for everything, as if anything had been done. */
+	server->auditing = server->audited && server->touched == 0;
+	if (server->auditing)
+		server->touched = SQL_UNKNOWN;
 	if (!probe_send(server, server->retry)) {
 		client_end(client, END_NO_MEMORY, NULL);
 		return false;
@@ -493,6 +554,32 @@ pins_move(struct server *server, uint32_t now)
 		    state_pins_text(now, text, sizeof(text)));
 }
 
+/* What no text had told is not the client's to keep: the next would not have
+ * it either. */
+static void
+state_audit(struct server *server)
+{
+	char prefix[320], text[STATE_PINS_TEXT];
+	bool parameters;
+
+	probed_drop_defaults(server);
+	parameters = server->probed != server->vars;
+	server->auditing = false;
+	server->touched = server->touched_since;
+	if (!parameters && server->pins_probed == server->pins)
+		return;
+	state_pins_text(server->pins_probed & ~server->pins, text,
+	    sizeof(text));
+	log_line(LOG_LEVEL_WARNING, server_prefix(server, prefix,
+	    sizeof(prefix)), "state audit: session state was left behind "
+	    "(%s%s%s); the last statement: %s", parameters ? "parameters" : "",
+	    parameters && text[0] != '\0' ? "," : "", text,
+	    server->audit_sql != NULL ? server->audit_sql : "");
+	stat_add(&server->pool->shard[server->worker->index].stat,
+	    STAT_state_leak_count, 1);
+	server->tainted = true;
+}
+
 void
 state_probed(struct server *server)
 {
@@ -502,6 +589,11 @@ state_probed(struct server *server)
 		return;			/* it failed; all is as it was */
 	server->retry = false;
 	server->patient = false;
+	server->audited = false;
+	if (server->auditing) {
+		state_audit(server);
+		return;
+	}
 	for (unsigned i = 0; i < STATE_PINS; i++)
 		if (pins[i].where == NULL && (server->touched &
 		    pins[i].effects || server->pins & 1u << i))
@@ -530,8 +622,9 @@ bool
 state_is_final(const struct server *server)
 {
 	for (unsigned i = 0; i < STATE_PINS; i++)
-		if (pins[i].where == NULL && (server->touched &
-		    pins[i].effects || server->pins & 1u << i))
+		if (pins[i].final && ((server->touched |
+		    server->touched_final) & pins[i].effects ||
+		    server->pins & 1u << i))
 			return true;
 	return false;
 }
@@ -543,6 +636,8 @@ state_clear(struct server *server)
 	server->touched_since = 0;
 	server->recheck = false;
 	server->retry = false;
+	server->audited = false;
+	server->auditing = false;
 	pins_move(server, 0);
 	vars_unref(server->probed);
 	server->probed = NULL;
@@ -589,7 +684,7 @@ state_is_refused(const struct client *client, uint32_t effects)
 	    atomic_load(&pool->pinned) < (unsigned)max)
 		return NULL;
 	for (unsigned i = 0; i < STATE_PINS; i++)
-		if (effects & pins[i].effects)
+		if (effects & pins[i].effects && i != PIN_SEQUENCE)
 			return pins[i].shown;
 	return NULL;
 }

@@ -9,9 +9,7 @@
  *	  |
  *	rules: what the first word of each statement says (sqlwords.def)
  *
- * Nearly all statements that apps send end at the quick look, which goes over
- * the text sixteen bytes at a time. It knows nothing of quotes and comments and
- * need not: where none of the fragments is, quoted or not, nothing can hide.
+ * Nearly all statements that apps send end at the quick look (sqlquick.c).
  *
  * This is no parser. It may take a harmless statement for a harmful one (a
  * column named set_config); it must not do the opposite. Where two settings
@@ -23,6 +21,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "wire/sqlquick.h"
 #include "wire/sqlscan.h"
 
 enum token {
@@ -59,97 +58,6 @@ struct scan {
 	unsigned last_len;		/* tokens of its last argument */
 	bool last_is_true;
 };
-
-/*
- * The quick look.
- */
-
-static bool
-bytes_are(const char *at, const char *begin, const char *end, ptrdiff_t back,
-    const char *word)
-{
-	struct span s;
-
-	if (at - begin < back)
-		return false;
-	s.at = at - back;
-	s.len = (size_t)(end - s.at);
-	return span_starts_case(s, word);
-}
-
-/* Exactly: does one of the fragments stand around this byte? */
-static bool
-is_suspicious(const char *at, const char *begin, const char *end)
-{
-	switch (*at | 0x20) {
-	case ';':
-		return *at == ';';
-	case '&':
-		return bytes_are(at, begin, end, 1, "u&\"");
-	case 'm':
-		return bytes_are(at, begin, end, 2, "temp");
-	case 'd':
-		return bytes_are(at, begin, end, 1, "advis");
-	case 'n':
-		return bytes_are(at, begin, end, 2, "config");
-	case 'e':
-		return bytes_are(at, begin, end, 4, "setsee");
-	default:
-		return false;
-	}
-}
-
-#define BLOCK 16
-
-/* Bytes that are compared all at once, and what comes of it: -1 is true. */
-typedef uint8_t bytes_at_once __attribute__((vector_size(BLOCK)));
-typedef int8_t answers __attribute__((vector_size(BLOCK)));
-
-/* May a fragment begin within BLOCK bytes? Looks at one byte more. */
-static inline bool
-may_be_suspicious(const char *at)
-{
-	bytes_at_once here, next;
-	answers hit;
-	uint64_t half[BLOCK / sizeof(uint64_t)];
-
-	memcpy(&here, at, BLOCK);
-	memcpy(&next, at + 1, BLOCK);
-	here |= 0x20;			/* lower case */
-	next |= 0x20;
-	hit = (here == ';') | (here == '&') |
-	    ((here == 'm') & (next == 'p')) |
-	    ((here == 'd') & (next == 'v')) |
-	    ((here == 'n') & (next == 'f')) |
-	    ((here == 'e') & (next == 'e'));
-	memcpy(half, &hit, sizeof(half));
-	return (half[0] | half[1]) != 0;
-}
-
-/*
- * Is there nothing in the text that needs a closer look? Each fragment has
- * a pair of letters that is rare in SQL: teMP, aDVis(ory), coNFig, setsEEd.
- */
-static bool
-has_no_fragment(const char *begin, const char *end)
-{
-	char padded[BLOCK + 1] = { 0 };
-	size_t left = (size_t)(end - begin), n, i;
-	const char *at = begin;
-
-	for (; left > 0; at += n, left -= n) {
-		n = left < BLOCK ? left : BLOCK;
-		if (left <= BLOCK) {
-			memcpy(padded, at, left);
-		}
-		if (!may_be_suspicious(left <= BLOCK ? padded : at))
-			continue;
-		for (i = 0; i < n; i++)
-			if (is_suspicious(at + i, begin, end))
-				return false;
-	}
-	return true;
-}
 
 /*
  * The lexer.
@@ -442,10 +350,22 @@ watch_name(struct scan *scan)
 		name.at++;
 		name.len -= 2;
 	}
-	if (name.len < 7)
+	if (name.len < 6)
 		return;
 	switch (*name.at | 0x20) {
+	case 'c':
+	case 'l':
+		if (span_is_case(name, "currval") ||
+		    span_is_case(name, "lastval"))
+			scan->effects |= SQL_LASTVAL;
+		break;
+	case 'n':
+		if (span_is_case(name, "nextval"))
+			scan->effects |= SQL_SEQUENCE;
+		break;
 	case 'p':
+		if (span_is_case(name, "pg_settings"))
+			scan->effects |= SQL_SET;	/* an UPDATE of it */
 		if (span_starts_case(name, "pg_advisory_lock") ||
 		    span_starts_case(name, "pg_try_advisory_lock"))
 			scan->effects |= SQL_ADVISORY;
@@ -455,6 +375,8 @@ watch_name(struct scan *scan)
 	case 's':
 		if (span_is_case(name, "setseed"))
 			scan->effects |= SQL_SEED;
+		if (span_is_case(name, "setval"))
+			scan->effects |= SQL_SEQUENCE;
 		if (!span_is_case(name, "set_config"))
 			break;
 		if (scan->call != CALL_NONE)	/* one inside another */
@@ -658,11 +580,39 @@ rule_set(struct scan *scan)
 	next(scan);
 	if (!rule_set_is_passing(scan))
 		scan->effects |= SQL_SET;
+	if (is_word(scan, "seed"))
+		scan->effects |= SQL_SEED;
 	for (; !is_over(scan); next(scan)) {
 		if (is_word(scan, "default") ||
 		    (after_zone && is_word(scan, "local")))
 			scan->effects |= SQL_RESET;
 		after_zone = is_word(scan, "zone");
+	}
+}
+
+static bool
+text_has(struct span text, const char *word)
+{
+	size_t len = strlen(word);
+
+	for (; text.len >= len; text.at++, text.len--)
+		if (span_starts_case(text, word))
+			return true;
+	return false;
+}
+
+/* May do anything; but what cannot be asked for afterwards is looked for. */
+static void
+rule_do(struct scan *scan)
+{
+	scan->effects |= SQL_UNKNOWN;
+	for (next(scan); !is_over(scan); next(scan)) {
+		if (scan->token != TOKEN_STRING)
+			continue;
+		if (text_has(scan->text, "setseed"))
+			scan->effects |= SQL_SEED;
+		if (text_has(scan->text, "load"))
+			scan->effects |= SQL_LOAD;
 	}
 }
 
@@ -843,7 +793,7 @@ scan_of(struct span sql)
 
 /* Is this one plain statement with nothing in it to look at? */
 static bool
-is_plain(const struct scan *start)
+is_plain(const struct scan *start, uint32_t *ret_effects)
 {
 	struct scan scan = *start;
 	const struct word *word;
@@ -856,12 +806,14 @@ is_plain(const struct scan *start)
 	if (text.len == 0)
 		return false;
 	word = find_word(text);
-	if (word == NULL || word->rule != rule_plain || word->effects != 0)
+	if (word == NULL || word->rule != rule_plain ||
+	    (word->effects & ~(uint32_t)SQL_SEQUENCE) != 0)
 		return false;
+	*ret_effects = word->effects;
 	while (scan.end > scan.at &&
 	    (scan.end[-1] == ';' || is_space(scan.end[-1])))
 		scan.end--;
-	return has_no_fragment(scan.at, scan.end);
+	return sqlquick_has_nothing(scan.at, scan.end);
 }
 
 uint32_t
@@ -870,7 +822,7 @@ sqlscan(struct span sql, struct span *ret_name)
 	struct scan scan = scan_of(sql);
 	unsigned count = 0;
 
-	if (!is_plain(&scan))
+	if (!is_plain(&scan, &scan.effects))
 		for (; scan_find_statement(&scan); count++)
 			scan_statement(&scan);
 	if (count > 1)

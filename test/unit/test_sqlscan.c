@@ -40,10 +40,11 @@ struct row {
 	uint32_t effects;
 };
 
+/* But for SQL_SEQUENCE, which most of what writes has. */
 static void
 expect_effect(const char *sql, uint32_t expected)
 {
-	uint32_t effects = scan_exact(sql, NULL);
+	uint32_t effects = scan_exact(sql, NULL) & ~(uint32_t)SQL_SEQUENCE;
 
 	if (effects != expected)
 		fail_msg("'%s' gave %#x, not %#x", sql, effects, expected);
@@ -264,6 +265,48 @@ advisory_locks_of_the_session_are_seen(void **state)
 		{ "SELECT 'pg_advisory_lock(1)'", 0 },
 		{ "PREPARE p AS SELECT pg_advisory_lock(1)",
 		  SQL_PREPARE | SQL_ADVISORY },
+	};
+
+	(void)state;
+	expect_effects(rows, COUNT(rows));
+}
+
+static void
+what_moves_a_sequence_on_or_asks_for_it_is_seen(void **state)
+{
+	static const struct row rows[] = {
+		{ "INSERT INTO t VALUES (1)", SQL_SEQUENCE },
+		{ "WITH a AS (INSERT INTO t VALUES (1)) TABLE a",
+		  SQL_SEQUENCE },
+		{ "COPY t FROM STDIN", SQL_SEQUENCE },
+		{ "SELECT nextval('a')", SQL_SEQUENCE },
+		{ "SELECT pg_catalog.\"setval\"('a', 1)", SQL_SEQUENCE },
+		{ "SELECT lastval()", SQL_LASTVAL },
+		{ "UPDATE t SET a = CURRVAL('b')", SQL_LASTVAL },
+		{ "SELECT 1; SELECT lastval()", SQL_LASTVAL | SQL_SEVERAL },
+		{ "SELECT next_val(1), lastvalue, curr", 0 },
+		{ "SELECT 'nextval'", 0 }, { "UPDATE t SET a = 1", 0 },
+		{ "UPDATE pg_settings SET setting = '1'", SQL_SET },
+		{ "SELECT a FROM settings", 0 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++)
+		if (scan_exact(rows[i].sql, NULL) != rows[i].effects)
+			fail_msg("'%s' is taken for something else",
+			    rows[i].sql);
+}
+
+static void
+what_a_do_block_does_for_good_is_looked_for(void **state)
+{
+	static const struct row rows[] = {
+		{ "DO $$BEGIN PERFORM setseed(1); END$$",
+		  SQL_UNKNOWN | SQL_SEED },
+		{ "DO LANGUAGE plpgsql 'BEGIN EXECUTE ''LOAD x''; END'",
+		  SQL_UNKNOWN | SQL_LOAD },
+		{ "DO $$BEGIN END$$", SQL_UNKNOWN },
+		{ "SET seed = 0.5", SQL_SET | SQL_SEED },
 	};
 
 	(void)state;
@@ -567,6 +610,9 @@ main(void)
 		cmocka_unit_test(
 		    set_config_counts_unless_it_is_local_for_certain),
 		cmocka_unit_test(advisory_locks_of_the_session_are_seen),
+		cmocka_unit_test(
+		    what_moves_a_sequence_on_or_asks_for_it_is_seen),
+		cmocka_unit_test(what_a_do_block_does_for_good_is_looked_for),
 		cmocka_unit_test(temporary_objects_are_seen),
 		cmocka_unit_test(
 		    cursors_that_outlive_the_transaction_are_seen),

@@ -1,0 +1,108 @@
+/*
+ * The quick look at a statement's text.
+ *
+ * Goes over it sixteen bytes at a time, for fragments of the words that
+ * wire/sqlscan watches for. It knows nothing of quotes and comments and need
+ * not: where none of the fragments is, quoted or not, nothing can hide. Each
+ * fragment has a pair of letters that is rare in SQL: teMP, aDVis(ory), coNFig,
+ * setsEEd, lasTVal, curRVal, pg_settinGS.
+ */
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "base/span.h"
+#include "wire/sqlquick.h"
+
+static bool
+bytes_are(const char *at, const char *begin, const char *end, ptrdiff_t back,
+    const char *word)
+{
+	struct span s;
+
+	if (at - begin < back)
+		return false;
+	s.at = at - back;
+	s.len = (size_t)(end - s.at);
+	return span_starts_case(s, word);
+}
+
+/* Exactly: does one of the fragments stand around this byte? */
+static bool
+is_suspicious(const char *at, const char *begin, const char *end)
+{
+	switch (*at | 0x20) {
+	case ';':
+		return *at == ';';
+	case '&':
+		return bytes_are(at, begin, end, 1, "u&\"");
+	case 'm':
+		return bytes_are(at, begin, end, 2, "temp");
+	case 'd':
+		return bytes_are(at, begin, end, 1, "advis");
+	case 'n':
+		return bytes_are(at, begin, end, 2, "config");
+	case 'e':
+		return bytes_are(at, begin, end, 4, "setsee");
+	case 't':
+		return bytes_are(at, begin, end, 3, "lastval") ||
+		    bytes_are(at, begin, end, 3, "nextval") ||
+		    bytes_are(at, begin, end, 2, "setval");
+	case 'r':
+		return bytes_are(at, begin, end, 3, "currval");
+	case 'g':
+		return bytes_are(at, begin, end, 9, "pg_settings");
+	default:
+		return false;
+	}
+}
+
+#define BLOCK 16
+
+/* Bytes that are compared all at once, and what comes of it: -1 is true. */
+typedef uint8_t bytes_at_once __attribute__((vector_size(BLOCK)));
+typedef int8_t answers __attribute__((vector_size(BLOCK)));
+
+/* May a fragment begin within BLOCK bytes? Looks at one byte more. */
+static inline bool
+may_be_suspicious(const char *at)
+{
+	bytes_at_once here, next;
+	answers hit;
+	uint64_t half[BLOCK / sizeof(uint64_t)];
+
+	memcpy(&here, at, BLOCK);
+	memcpy(&next, at + 1, BLOCK);
+	here |= 0x20;			/* lower case */
+	next |= 0x20;
+	hit = (here == ';') | (here == '&') |
+	    ((here == 'm') & (next == 'p')) |
+	    ((here == 'd') & (next == 'v')) |
+	    ((here == 'n') & (next == 'f')) |
+	    ((here == 'e') & (next == 'e')) |
+	    (((here == 't') | (here == 'r')) & (next == 'v')) |
+	    ((here == 'g') & (next == 's'));
+	memcpy(half, &hit, sizeof(half));
+	return (half[0] | half[1]) != 0;
+}
+
+bool
+sqlquick_has_nothing(const char *begin, const char *end)
+{
+	char padded[BLOCK + 1] = { 0 };
+	size_t left = (size_t)(end - begin), n, i;
+	const char *at = begin;
+
+	for (; left > 0; at += n, left -= n) {
+		n = left < BLOCK ? left : BLOCK;
+		if (left <= BLOCK) {
+			memcpy(padded, at, left);
+		}
+		if (!may_be_suspicious(left <= BLOCK ? padded : at))
+			continue;
+		for (i = 0; i < n; i++)
+			if (is_suspicious(at + i, begin, end))
+				return false;
+	}
+	return true;
+}
