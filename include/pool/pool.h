@@ -112,7 +112,6 @@ struct pool {
 	unsigned waiting;		/* length of the line */
 	_Atomic unsigned servers;	/* opening, in use, idle, closing */
 	_Atomic unsigned pinned;	/* tied to a client by session state */
-	_Atomic bool keeps_sequences;	/* somebody asked for lastval() */
 	_Atomic unsigned audits;	/* counts up to state_audit */
 	unsigned opening;
 	struct pool_trouble trouble;

@@ -36,6 +36,7 @@ struct client {
 	bool notified;			/* the NOTICE to those who wait */
 	bool joined;			/* counted in its pool */
 	bool begin_failed;		/* that transaction is in error */
+	bool keeps_sequences;		/* it has asked for lastval() */
 	struct stream s;
 	struct worker *worker;
 	struct list node;		/* the worker's list of this state */

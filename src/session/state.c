@@ -29,9 +29,9 @@
  *
  * What a sequence gave last (lastval(), currval()) can be neither seen nor
  * moved. Nearly no app asks for it later than in the same transaction, and
- * every INSERT may change it. So nobody is tied down for it before the first
- * client of a pool has asked (pool->keeps_sequences); and who asks never gets
- * a stranger's value: the server is made to forget that first.
+ * every INSERT may change it. So a client is tied down for it only once it has
+ * asked (client->keeps_sequences); and who asks never gets a stranger's value:
+ * the server is made to forget that first.
  *
  * What a startup packet has set is not the server's default: a parameter that
  * the probe does not show was reset, and goes back to the packet's value.
@@ -183,7 +183,7 @@ state_note(struct server *server, uint32_t effects, struct span sql)
 	}
 	if (effects & (SQL_SEQUENCE | SQL_UNKNOWN))
 		server->sequences_of = server->client->id;
-	if (!server->pool->keeps_sequences ||
+	if (!server->client->keeps_sequences ||
 	    server->pins & 1u << PIN_SEQUENCE)
 		effects &= ~(uint32_t)SQL_SEQUENCE;
 	server->touched |= effects;
@@ -199,8 +199,7 @@ state_must_forget(struct server *server, uint32_t effects)
 
 	if ((effects & SQL_LASTVAL) == 0 || !state_is_kept(server))
 		return false;
-	/* From now on those who move a sequence on keep their server. */
-	server->pool->keeps_sequences = true;
+	client->keeps_sequences = true;
 	if (server->sequences_of == client->id || server->status == 'E')
 		return false;
 	server->sequences_of = client->id;

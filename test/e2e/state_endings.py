@@ -25,6 +25,7 @@ class Story:
         self.superuser = superuser
         self.session = Session.open(server, kind.user, **way.startup)
         self.session.is_extended = kind.is_extended
+        kind.prepare(self.session)
         self.seen = []
         self.is_there = True            # the session
 
