@@ -595,6 +595,30 @@ def test_a_transaction_of_nothing_needs_no_server(
             assert client.until_ready()[-1].status == "I"
 
 
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+def test_a_begin_that_finds_no_server_has_failed(end, start_pgsluice):
+    pooler = start_pgsluice(default_pool_size=1, query_wait_timeout="100ms")
+    with Session.open(pooler) as client:
+        with all_servers_taken(pooler):
+            client.do("BEGIN")
+            answer = client.query("SELECT 1")
+            told(answer, "ERROR", "53300")
+            assert answer[-1].status == "E"
+            for message in (wire.query("SELECT 2"), wire.query("BEGIN"),
+                            extended("SELECT 3") + wire.sync()):
+                client.send(message)
+                answer = client.until_ready()
+                told(answer, "ERROR", "25P02")
+                assert answer[-1].status == "E"
+            client.send(wire.sync())
+            assert client.until_ready()[-1].status == "E"
+            answer = client.query(end)
+            assert client.shapes(answer) == "CZ"
+            assert answer[0].body == b"ROLLBACK\0"
+            assert answer[-1].status == "I"
+        assert client.ask("SELECT 4") == [["4"]]
+
+
 def test_who_leaves_in_a_transaction_of_nothing_leaves_nothing(
         pooler_of, postgres, superuser):
     # pylint: disable=unused-argument
