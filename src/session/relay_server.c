@@ -215,8 +215,9 @@ owed_undo(struct server *server, uint32_t i)
 		change_undo(server, i);
 	if (entry->stmt != NULL && entry->kind == OWED_PARSE)
 		stmt_cache_remove(&server->statements, entry->stmt);
-	/* It may still have a statement under a name that we took for free. */
-	if (entry->stmt != NULL && entry->kind == OWED_CLOSE)
+	/* It still has what was to make room. */
+	if (entry->stmt != NULL && entry->kind == OWED_CLOSE &&
+	    !stmt_cache_add(&server->statements, entry->stmt))
 		server->tainted = true;
 	if (entry->unnamed)
 		server_set_unnamed(server, NULL);

@@ -81,7 +81,7 @@ test_empty_file_is_all_defaults(void **state)
 	assert_int_equal(conf->o.pool_mode, POOL_TRANSACTION);
 	assert_int_equal(conf->o.default_pool_size, 20);
 	assert_int_equal(conf->o.query_wait_timeout_us, 120000000);
-	assert_int_equal(conf->o.tcp_user_timeout_us, 0);
+	assert_int_equal(conf->o.tcp_user_timeout_us, 120000000);
 	assert_int_equal(conf->o.unix_socket_mode, 0777);
 	assert_int_equal(conf->o.max_packet_size_bytes, 2147483647);
 	assert_int_equal(conf->o.auth_type, AUTH_SCRAM);
