@@ -21,19 +21,29 @@ struct listen_settings {
 };
 
 /*
- * Opens all sockets and accepts on `loop`; `accepted` gets each new
- * non-blocking, close-on-exec socket (is_unix: from the unix socket) and owns
- * it. At most `per_turn` accepts a loop turn. With no descriptors left it
- * pauses for a moment and logs, rate-limited. NULL: a text in why; nothing
- * stays open.
+ * Gets each new non-blocking, close-on-exec socket (is_unix: from the unix
+ * socket) and owns it. On `loop`, and says which loop is to accept what comes
+ * after this turn: mostly the same.
+ */
+typedef struct loop *listener_accepted(void *arg, struct loop *loop, int fd,
+    bool is_unix);
+
+/*
+ * Opens all sockets and accepts on `loop` at first. At most 4 accepts a turn
+ * of it. With no descriptors left it pauses for a moment and logs,
+ * rate-limited. NULL: a text in why; nothing stays open.
  */
 struct listener *listener_create(struct loop *loop,
-    const struct listen_settings *settings,
-    void (*accepted)(void *arg, int fd, bool is_unix), void *arg,
-    char *why, size_t why_size);
-void listener_pause(struct listener *listener);		/* stop accepting */
+    const struct listen_settings *settings, listener_accepted *accepted,
+    void *arg, char *why, size_t why_size);
+/* On its loop's thread: stop accepting, and go on. */
+void listener_pause(struct listener *listener);
 void listener_resume(struct listener *listener);
-/* Closes; removes the unix socket's file. Takes NULL. */
+/* From any thread, once: its loop closes the sockets and removes the unix
+ * socket's file. */
+void listener_close(struct listener *listener);
+/* On its loop's thread, or when no loop runs and all mail has been read.
+ * Closes first, if need be. Takes NULL. */
 void listener_destroy(struct listener *listener);
 /* "127.0.0.1:6432", one a line, for the log. */
 void listener_print(const struct listener *listener, char *text, size_t size);

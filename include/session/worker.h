@@ -15,6 +15,7 @@
 
 struct setup;
 struct ask;
+struct listener;
 
 /* How the process is on its way out; only ever goes up. */
 enum leaving {
@@ -32,8 +33,8 @@ struct worker {
 	struct setup *setup;		/* a reference */
 	struct list clients[CLIENT_STATES];
 	struct list servers[SERVER_STATES];
-	_Atomic unsigned client_count;	/* sockets, for the acceptor */
-	_Atomic int setup_max_clients;	/* max_client_conn, for the acceptor */
+	_Atomic unsigned client_count;	/* sockets, for who accepts */
+	int setup_max_clients;		/* max_client_conn */
 	struct client **slots;		/* by slot number; NULL = free */
 	uint32_t slot_count;
 	uint32_t *free_slots;		/* a stack */
@@ -58,6 +59,7 @@ struct worker {
 struct process {
 	unsigned worker_count;
 	struct worker *worker[POOL_WORKERS];
+	struct listener *listener;	/* NULL: no more, or not yet */
 	_Atomic int clients;		/* sockets, all */
 	_Atomic int logged_in;		/* clients with a pool */
 	_Atomic int leaving;		/* enum leaving */
@@ -93,8 +95,10 @@ bool worker_post(struct worker *worker,
 /* The same to all workers; `arg` must allow that. */
 void workers_post(void (*run)(struct worker *worker, void *arg), void *arg);
 
-/* A new client socket; called on the accepting thread: chooses a worker. */
-void workers_accept(int fd, bool is_unix);
+/* The listener's: a new client, on the thread of the worker with this loop,
+ * who keeps it or hands it to one with fewer clients. */
+struct loop *workers_accept(void *arg, struct loop *loop, int fd,
+    bool is_unix);
 /* Hands a new setup to every worker and pool. Takes over the reference. */
 void workers_configure(struct setup *setup);
 /* Shutdown: from STAYING on. */

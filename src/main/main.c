@@ -1,10 +1,9 @@
 /*
  * pgsluice: the command line, boot, signals, reload, the way out.
  *
- *   main thread     accepts, hands sockets to workers, keeps the statistics'
- *                   clock, does RELOAD and shutdown
+ *   main thread     keeps the statistics' clock, does RELOAD and shutdown
  *   signal thread   waits for signals and mails them to the main thread
- *   worker threads  everything else (session/worker.c)
+ *   worker threads  accept and do everything else (session/worker.c)
  *   helper threads  what would stall a loop (net/loop.h)
  */
 #include <errno.h>
@@ -50,7 +49,7 @@ struct arguments {
 static struct {
 	struct arguments arguments;
 	struct loop *loop;
-	struct listener *listener;
+	bool stopped_listening;
 	pthread_mutex_t lock;		/* guards `setup`: RELOAD and SET run
 					 * on a helper thread */
 	struct setup *setup;		/* a reference, of the newest */
@@ -242,8 +241,9 @@ MEM_TYPE(signal_mail_type, signal_mail);
 static void
 stop_listening(void)
 {
-	listener_destroy(boot.listener);
-	boot.listener = NULL;
+	if (!boot.stopped_listening)
+		listener_close(process.listener);
+	boot.stopped_listening = true;
 }
 
 static void
@@ -441,13 +441,6 @@ raise_limits(const struct conf_options *o)
 }
 
 static void
-accepted(void *arg, int fd, bool is_unix)
-{
-	(void)arg;
-	workers_accept(fd, is_unix);
-}
-
-static void
 start_listening(const struct conf_options *o)
 {
 	struct listen_settings settings = {
@@ -462,11 +455,11 @@ start_listening(const struct conf_options *o)
 	};
 	char text[1024];
 
-	boot.listener = listener_create(boot.loop, &settings, accepted, NULL,
-	    text, sizeof(text));
-	if (boot.listener == NULL)
+	process.listener = listener_create(process.worker[0]->loop,
+	    &settings, workers_accept, NULL, text, sizeof(text));
+	if (process.listener == NULL)
 		fail("%s", text);
-	listener_print(boot.listener, text, sizeof(text));
+	listener_print(process.listener, text, sizeof(text));
 	for (char *line = text, *next; line != NULL && *line != '\0';
 	    line = next) {
 		next = strchr(line, '\n');
@@ -577,7 +570,6 @@ finish(void)
 {
 	pthread_cancel(boot.signals);
 	pthread_join(boot.signals, NULL);
-	stop_listening();
 	loop_timer_clear(&boot.statistics);
 	loop_timer_clear(&boot.deadline);
 	loop_helpers_stop();

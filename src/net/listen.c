@@ -4,8 +4,9 @@
  *   listener_create: addresses --getaddrinfo--> TCP sockets
  *                    unix_dir ----------------> the unix socket
  *
- *   readable --> accept4, up to ACCEPTS_A_TURN --> accepted(fd)
- *                  |
+ *   readable --> accept4, up to ACCEPTS_A_TURN --> accepted(fd) --> next
+ *                  |                                                 |
+ *                  |              another loop: the listener moves <-+
  *                  +-- EMFILE, ENFILE, ENOMEM ... --> rest: all events off
  *                                                     for REST_US
  *
@@ -15,12 +16,15 @@
  *
  * Two reasons keep the events off, the owner's pause and the rest, and both
  * must be over before they go on again.
+ *
+ * A listener is on one loop at a time, which serves what it accepts: so a new
+ * connection wakes one thread and no second one. When that loop has enough,
+ * the listener is mailed to another. `loop` says whose it is and changes
+ * before the mail is posted; `is_here` says that the mail has been read. An
+ * order to close may come from any thread and runs after the listener until
+ * it reads it on the right one.
  */
-#include "net/listen.h"
-
 #include <errno.h>
-#include <event2/event.h>
-#include <event2/event_struct.h>
 #include <grp.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
@@ -35,7 +39,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/span.h"
-#include "net/stream.h"
+#include "net/inside.h"
+#include "net/listen.h"
 
 #define LISTENER_MAGIC 0x6c697374u
 #define SOCKETS 32
@@ -54,15 +59,17 @@ struct listening {
 
 struct listener {
 	uint32_t magic;
-	struct loop *loop;
-	void (*accepted)(void *arg, int fd, bool is_unix);
+	_Atomic(struct loop *) loop;
+	listener_accepted *accepted;
 	void *arg;
 	unsigned count;
 	struct listening sockets[SOCKETS];
+	bool is_here;			/* on `loop`, not on its way there */
 	bool is_paused;			/* the owner's wish */
 	bool is_resting;		/* out of descriptors */
 	bool is_accepting;		/* inside `accepted` */
 	struct loop_timer rest;
+	struct loop_mail passing, closing;
 	struct log_limit complaints;
 	/* The unix socket's file, to be removed if it is still ours. */
 	char path[108];			/* "" = none */
@@ -155,31 +162,71 @@ is_of_connection(int error)
 	}
 }
 
+/* One connection. False: there is no other, for now. */
+static bool
+listening_accept(struct listening *listening, struct loop **ret_next)
+{
+	struct listener *listener = listening->listener;
+	int fd = accept4(listening->fd, NULL, NULL,
+	    SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+	if (fd == -1 && (errno == EAGAIN || errno == EWOULDBLOCK))
+		return false;
+	if (fd == -1 && is_of_connection(errno))
+		return true;
+	if (fd == -1) {
+		listener_rest(listener, listening->label, errno);
+		return false;
+	}
+	*ret_next = listener->accepted(listener->arg, listener->loop, fd,
+	    listening->address.any.sa_family == AF_UNIX);
+	return true;
+}
+
+static void
+listener_arrive(struct loop *loop, struct loop_mail *mail)
+{
+	struct listener *listener = container_of(mail, struct listener,
+	    passing);
+
+	check_magic(listener, LISTENER_MAGIC);
+	for (unsigned i = 0; i < listener->count; i++)
+		event_base_set(loop_base(loop), &listener->sockets[i].event);
+	listener->is_here = true;
+	events_switch(listener);
+}
+
+/* From then on it is the other thread's. */
+static void
+listener_pass(struct listener *listener, struct loop *next)
+{
+	for (unsigned i = 0; i < listener->count; i++)
+		event_del(&listener->sockets[i].event);
+	listener->is_here = false;
+	listener->passing.read = listener_arrive;
+	listener->loop = next;
+	loop_post(next, &listener->passing);
+}
+
 static void
 on_readable(evutil_socket_t listening_fd, short what, void *arg)
 {
 	struct listening *listening = arg;
 	struct listener *listener = listening->listener;
+	struct loop *next = listener->loop;
 
+	(void)listening_fd;
 	(void)what;
 	check_magic(listener, LISTENER_MAGIC);
-	for (int i = 0; i < ACCEPTS_A_TURN && !listener->is_paused; i++) {
-		int fd = accept4(listening_fd, NULL, NULL,
-		    SOCK_NONBLOCK | SOCK_CLOEXEC);
-
-		if (fd == -1 && (errno == EAGAIN || errno == EWOULDBLOCK))
-			return;
-		if (fd == -1 && is_of_connection(errno))
-			continue;
-		if (fd == -1) {
-			listener_rest(listener, listening->label, errno);
-			return;
-		}
-		listener->is_accepting = true;
-		listener->accepted(listener->arg, fd,
-		    listening->address.any.sa_family == AF_UNIX);
-		listener->is_accepting = false;
-	}
+	loop_awake(listener->loop);
+	listener->is_accepting = true;
+	for (int i = 0; i < ACCEPTS_A_TURN && !listener->is_paused; i++)
+		if (!listening_accept(listening, &next))
+			break;
+	listener->is_accepting = false;
+	/* One that rests has its timer here. */
+	if (next != listener->loop && !listener->is_resting)
+		listener_pass(listener, next);
 }
 
 /*
@@ -485,8 +532,7 @@ unix_open(struct listener *listener, const struct listen_settings *settings,
 
 struct listener *
 listener_create(struct loop *loop, const struct listen_settings *settings,
-    void (*accepted)(void *arg, int fd, bool is_unix), void *arg, char *why,
-    size_t why_size)
+    listener_accepted *accepted, void *arg, char *why, size_t why_size)
 {
 	struct listener *listener = mem_new(&listener_type);
 	struct why where = { why, why_size };
@@ -497,6 +543,7 @@ listener_create(struct loop *loop, const struct listen_settings *settings,
 	}
 	listener->magic = LISTENER_MAGIC;
 	listener->loop = loop;
+	listener->is_here = true;
 	listener->accepted = accepted;
 	listener->arg = arg;
 	loop_timer_init(&listener->rest, on_rested);
@@ -543,20 +590,52 @@ unix_remove_file(const struct listener *listener)
 		unlink(listener->path);
 }
 
+/* On its loop's thread, be it still on its way to it. */
+static void
+listener_shut(struct listener *listener)
+{
+	loop_timer_clear(&listener->rest);
+	/* While the socket is open its inode number cannot be another's. */
+	unix_remove_file(listener);
+	listener->path[0] = '\0';
+	for (unsigned i = 0; i < listener->count; i++) {
+		if (listener->is_here)
+			event_del(&listener->sockets[i].event);
+		close(listener->sockets[i].fd);
+	}
+	listener->count = 0;
+}
+
+static void
+listener_close_read(struct loop *loop, struct loop_mail *mail)
+{
+	struct listener *listener = container_of(mail, struct listener,
+	    closing);
+
+	check_magic(listener, LISTENER_MAGIC);
+	if (listener->loop == loop)
+		listener_shut(listener);
+	else
+		loop_post(listener->loop, mail);	/* it has moved on */
+}
+
+void
+listener_close(struct listener *listener)
+{
+	check_magic(listener, LISTENER_MAGIC);
+	check(listener->closing.read == NULL);
+	listener->closing.read = listener_close_read;
+	loop_post(listener->loop, &listener->closing);
+}
+
 void
 listener_destroy(struct listener *listener)
 {
 	if (listener == NULL)
 		return;
 	check_magic(listener, LISTENER_MAGIC);
-	check(!listener->is_accepting);
-	loop_timer_clear(&listener->rest);
-	/* While the socket is open its inode number cannot be another's. */
-	unix_remove_file(listener);
-	for (unsigned i = 0; i < listener->count; i++) {
-		event_del(&listener->sockets[i].event);
-		close(listener->sockets[i].fd);
-	}
+	check(listener->is_here && !listener->is_accepting);
+	listener_shut(listener);
 	mem_delete(&listener_type, listener);
 }
 

@@ -25,6 +25,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "net/listen.h"
 #include "session/cancel.h"
 #include "session/link.h"
 #include "session/lookup.h"
@@ -36,6 +37,8 @@
 #define SLOT_MASK ((1u << SLOT_BITS) - 1)
 #define PID_BITS 31
 #define FIRST_SLOTS 64
+/* Clients that a worker may have more than another. */
+#define SLACK_MAX 4
 
 struct process process;
 
@@ -109,6 +112,16 @@ socket_read(struct loop *loop, struct loop_mail *mail)
 	mem_delete(&socket_mail_type, arrived);
 }
 
+static struct worker *
+worker_of_loop(const struct loop *loop)
+{
+	unsigned i = 0;
+
+	while (process.worker[i]->loop != loop)
+		check(++i < process.worker_count);
+	return process.worker[i];
+}
+
 /* Room above max_client_conn for those who have not logged in: silent
  * connections cannot shut out everybody else. */
 static bool
@@ -119,27 +132,61 @@ is_crowded(const struct worker *worker)
 	return process.clients >= most + most / 4 + 100;
 }
 
-void
-workers_accept(int fd, bool is_unix)
+/*
+ * Who is to take the next client: `here`, unless another has clearly fewer.
+ * A client that stays pays nothing for a hand-over, so a little difference is
+ * let be where there are many; a few clients are shared out exactly.
+ */
+static struct worker *
+worker_choose(struct worker *here)
 {
-	struct worker *least = process.worker[0];
-	struct socket_mail *mail;
+	struct worker *least = here;
+	unsigned fewest;
 
-	for (unsigned i = 1; i < process.worker_count; i++)
+	for (unsigned i = 0; i < process.worker_count; i++)
 		if (process.worker[i]->client_count < least->client_count)
 			least = process.worker[i];
-	mail = is_crowded(least) ? NULL : mem_new(&socket_mail_type);
+	fewest = least->client_count;
+	return here->client_count > fewest + (fewest < 4 * SLACK_MAX ?
+	    fewest / 4 : SLACK_MAX) ? least : here;
+}
+
+static void
+worker_hand_over(struct worker *worker, int fd, bool is_unix)
+{
+	struct socket_mail *mail = mem_new(&socket_mail_type);
+
 	if (mail == NULL) {
 		close(fd);
+		worker->client_count--;
+		process.clients--;
 		return;
 	}
-	process.clients++;
-	least->client_count++;
 	mail->mail.read = socket_read;
-	mail->worker = least;
+	mail->worker = worker;
 	mail->fd = fd;
 	mail->is_unix = is_unix;
-	loop_post(least->loop, &mail->mail);
+	loop_post(worker->loop, &mail->mail);
+}
+
+struct loop *
+workers_accept(void *arg, struct loop *loop, int fd, bool is_unix)
+{
+	struct worker *here = worker_of_loop(loop);
+	struct worker *chosen = worker_choose(here);
+
+	(void)arg;
+	if (is_crowded(here)) {
+		close(fd);
+		return loop;
+	}
+	process.clients++;
+	chosen->client_count++;
+	if (chosen == here)
+		client_create(here, fd, is_unix);
+	else
+		worker_hand_over(chosen, fd, is_unix);
+	return worker_choose(here)->loop;
 }
 
 /*
@@ -583,6 +630,7 @@ workers_finish(void)
 	 * whoever owns it lets go of it. Answers to that go nowhere: twice. */
 	for (unsigned i = 0; i < 2 * process.worker_count; i++)
 		loop_drain(process.worker[i % process.worker_count]->loop);
+	listener_destroy(process.listener);
 	for (unsigned i = 0; i < process.worker_count; i++)
 		worker_drop_sessions(process.worker[i]);
 	for (unsigned i = 0; i < process.worker_count; i++)

@@ -415,7 +415,7 @@ rig_connect(void)
 	far_close(&rig.client);
 	buf_clear(&rig.client.got);
 	far_open(&rig.client, &near);
-	workers_accept(near, true);
+	workers_accept(NULL, rig.worker->loop, near, true);
 	rig_turn();
 	node = list_first(&rig.worker->clients[CLIENT_STARTUP]);
 	check(node != NULL);

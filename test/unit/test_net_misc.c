@@ -98,17 +98,19 @@ static struct {
 	unsigned count;
 	int fd;
 	bool is_unix;
+	struct loop *next;		/* NULL: goes on where it is */
 } accepted;
 
-static void
-on_accepted(void *arg, int fd, bool is_unix)
+static struct loop *
+on_accepted(void *arg, struct loop *here, int fd, bool is_unix)
 {
 	(void)arg;
 	if (accepted.count++ > 0)
 		close(accepted.fd);
 	accepted.fd = fd;
 	accepted.is_unix = is_unix;
-	loop_stop(loop);
+	loop_stop(here);
+	return accepted.next != NULL ? accepted.next : here;
 }
 
 static struct listen_settings
@@ -396,6 +398,69 @@ test_a_paused_listener_leaves_connections_waiting(void **state)
 	close(accepted.fd);
 	close(client);
 	listener_destroy(listener);
+}
+
+/* A loop beside the one of all tests; both belong to this thread. */
+static void
+loop_swap(struct loop **other)
+{
+	struct loop *was = loop;
+
+	loop = *other;
+	*other = was;
+}
+
+static void
+test_a_listener_goes_to_the_loop_that_is_named(void **state)
+{
+	struct listen_settings settings = listen_on("127.0.0.1", "");
+	struct listener *listener = listener_start(&settings);
+	struct loop *other = loop_create("other");
+	int clients[2];
+
+	(void)state;
+	accepted.next = other;
+	clients[0] = connect_host("127.0.0.1", port_of(listener));
+	expect_accept(false);
+	close(accepted.fd);
+	clients[1] = connect_host("127.0.0.1", port_of(listener));
+	accepted.count = 0;
+	run_turns(5);
+	assert_int_equal(accepted.count, 0);
+	loop_swap(&other);
+	expect_accept(false);
+	close(accepted.fd);
+	accepted.next = NULL;
+	listener_destroy(listener);
+	loop_swap(&other);
+	loop_destroy(other);
+	close(clients[0]);
+	close(clients[1]);
+}
+
+static void
+test_a_listener_is_closed_wherever_it_has_gone(void **state)
+{
+	struct listen_settings settings = listen_on("127.0.0.1", "");
+	struct listener *listener = listener_start(&settings);
+	struct loop *other = loop_create("other");
+	unsigned port = port_of(listener);
+	int client;
+
+	(void)state;
+	accepted.next = other;
+	client = connect_host("127.0.0.1", port);
+	listener_close(listener);	/* read when it has left this loop */
+	expect_accept(false);
+	close(accepted.fd);
+	accepted.next = NULL;
+	loop_swap(&other);
+	run_turns(1);
+	assert_int_equal(connect_host("127.0.0.1", port), -1);
+	listener_destroy(listener);
+	loop_swap(&other);
+	loop_destroy(other);
+	close(client);
 }
 
 static void
@@ -1069,6 +1134,10 @@ main(void)
 		cmocka_unit_test(test_an_abstract_socket_has_no_file),
 		cmocka_unit_test(
 		    test_a_paused_listener_leaves_connections_waiting),
+		cmocka_unit_test(
+		    test_a_listener_goes_to_the_loop_that_is_named),
+		cmocka_unit_test(
+		    test_a_listener_is_closed_wherever_it_has_gone),
 		cmocka_unit_test(
 		    test_without_descriptors_it_rests_and_goes_on),
 		cmocka_unit_test(test_addresses_need_no_look_up),
