@@ -77,6 +77,10 @@ loop_awake(struct loop *loop)
 		loop_tell_awake(loop);
 }
 
+/* stream_address.c, for listen.c too: what a listening socket has been told,
+ * those that it accepts have from it. */
+void socket_tune(int fd, const struct stream_tuning *tuning);
+
 /* stream.c, for loop.c: does what is due for the streams on loop->ready. */
 void stream_run_ready(struct loop *loop);
 
@@ -117,7 +121,8 @@ bool stream_send_queued(struct stream *s);
 #define STREAM_DUE_HANDSHAKE	0x04u	/* a step without waiting for bytes */
 #define STREAM_DUE_DRAIN	0x08u	/* on_drain */
 #define STREAM_DUE_OFFER	0x10u	/* held bytes */
-#define STREAM_DUE		0x1fu
+#define STREAM_DUE_READ		0x80u	/* bytes that no event told of yet */
+#define STREAM_DUE		0x9fu
 /* The peer has closed its side, which is told once the held bytes are. */
 #define STREAM_SAW_EOF		0x20u
 /* Output failed; what the peer sent before that is still worth reading. */

@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 #include "net/loop.h"
+#include "net/stream.h"
 
 struct listener;
 
@@ -15,6 +16,7 @@ struct listen_settings {
 	int backlog;
 	bool reuse_port;
 	bool defer_accept;
+	struct stream_tuning tuning;	/* of TCP sockets, for their children*/
 	const char *unix_dir;		/* "" = none; "@x" = abstract */
 	unsigned unix_mode;		/* 0777 */
 	const char *unix_group;		/* "" = as it is */

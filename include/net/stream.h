@@ -101,6 +101,9 @@ enum stream_result {
 void stream_init(struct stream *s, const struct stream_ops *ops);
 /* Takes over a connected socket; false: out of memory (fd not closed). */
 bool stream_adopt(struct stream *s, struct loop *loop, int fd);
+/* Its first bytes are there, as the caller knows: reads at the end of this
+ * turn, without another look at epoll. */
+void stream_read_soon(struct stream *s);
 /* Connects; on_open or on_close follows. False: it failed at once (errno). */
 bool stream_connect(struct stream *s, struct loop *loop,
     const struct sockaddr *address, socklen_t len);
@@ -154,6 +157,8 @@ struct stream_tuning {
 	uint64_t buffer_bytes;			/* SO_SNDBUF/RCVBUF; 0 = OS */
 };
 void stream_tune(struct stream *s, const struct stream_tuning *tuning);
+bool stream_tuning_is_same(const struct stream_tuning *a,
+    const struct stream_tuning *b);
 
 union stream_address {
 	struct sockaddr any;

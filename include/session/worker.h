@@ -60,6 +60,7 @@ struct process {
 	unsigned worker_count;
 	struct worker *worker[POOL_WORKERS];
 	struct listener *listener;	/* NULL: no more, or not yet */
+	struct stream_tuning inherited;	/* what its TCP sockets give on */
 	_Atomic int clients;		/* sockets, all */
 	_Atomic int logged_in;		/* clients with a pool */
 	_Atomic int leaving;		/* enum leaving */

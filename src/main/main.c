@@ -449,12 +449,14 @@ start_listening(const struct conf_options *o)
 		.backlog = o->listen_backlog,
 		.reuse_port = o->so_reuseport,
 		.defer_accept = o->tcp_defer_accept > 0,
+		.tuning = worker_tuning(o),
 		.unix_dir = o->unix_socket_dir,
 		.unix_mode = (unsigned)o->unix_socket_mode,
 		.unix_group = o->unix_socket_group,
 	};
 	char text[1024];
 
+	process.inherited = settings.tuning;
 	process.listener = listener_create(process.worker[0]->loop,
 	    &settings, workers_accept, NULL, text, sizeof(text));
 	if (process.listener == NULL)

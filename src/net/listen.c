@@ -272,7 +272,7 @@ socket_set(int fd, int level, int name)
 	(void)setsockopt(fd, level, name, &one, sizeof(one));
 }
 
-/* Accepted sockets inherit TCP_NODELAY, so it is set once, here. */
+/* Accepted sockets inherit all of these, so they are set once, here. */
 static int
 tcp_bind(const struct addrinfo *info, const struct listen_settings *settings)
 {
@@ -283,6 +283,7 @@ tcp_bind(const struct addrinfo *info, const struct listen_settings *settings)
 		return -1;
 	socket_set(fd, SOL_SOCKET, SO_REUSEADDR);
 	socket_set(fd, IPPROTO_TCP, TCP_NODELAY);
+	socket_tune(fd, &settings->tuning);
 	if (info->ai_family == AF_INET6)
 		socket_set(fd, IPPROTO_IPV6, IPV6_V6ONLY);
 	if (settings->reuse_port)

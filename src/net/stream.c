@@ -493,6 +493,10 @@ stream_do_due(struct stream *s)
 		if (!stream_is_blocked(s))
 			s->ops->on_drain(s);
 		break;
+	case STREAM_DUE_READ:
+		if (s->state == STREAM_OPEN)
+			stream_readable(s->fd, EV_READ, s);
+		break;
 	case STREAM_DUE_OFFER:
 		if (s->pauses == 0)
 			stream_offer_held(s);
@@ -528,17 +532,12 @@ stream_init(struct stream *s, const struct stream_ops *ops)
 static void
 stream_begin(struct stream *s, struct loop *loop, int fd)
 {
-	static const int yes = 1;
-
 	check_magic(s, STREAM_MAGIC);
 	check(s->state == STREAM_CLOSED);
 	s->loop = loop;
 	s->fd = fd;
 	s->received = s->sent = 0;
 	s->error = 0;
-	/* A message is sent when it is complete; waiting for more of it is
-	 * waiting for nothing. A unix socket refuses, and needs it not. */
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
 }
 
 bool
@@ -554,10 +553,18 @@ stream_adopt(struct stream *s, struct loop *loop, int fd)
 	return true;
 }
 
+void
+stream_read_soon(struct stream *s)
+{
+	check(s->state == STREAM_OPEN);
+	stream_make_ready(s, STREAM_DUE_READ);
+}
+
 bool
 stream_connect(struct stream *s, struct loop *loop,
     const struct sockaddr *address, socklen_t len)
 {
+	static const int yes = 1;
 	int fd = socket(address->sa_family,
 	    SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	int error = 0;
@@ -565,6 +572,9 @@ stream_connect(struct stream *s, struct loop *loop,
 	if (fd == -1)
 		return false;
 	stream_begin(s, loop, fd);
+	/* A message is sent when it is complete; waiting for more of it is
+	 * waiting for nothing. A unix socket refuses, and needs it not. */
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
 	s->state = STREAM_CONNECTING;
 	if (connect(fd, address, len) == 0) {
 		stream_make_ready(s, STREAM_DUE_OPEN);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "net/inside.h"
 #include "net/stream.h"
 
 typedef int (*name_call)(int, struct sockaddr *, socklen_t *);
@@ -108,33 +109,47 @@ socket_set(int fd, int level, int option, uint64_t value)
 	(void)setsockopt(fd, level, option, &number, sizeof(number));
 }
 
+/* What may have been inherited from a listening socket is set in any case,
+ * but for the numbers that nobody has asked for. */
+void
+socket_tune(int fd, const struct stream_tuning *tuning)
+{
+	if (tuning->buffer_bytes != 0) {
+		socket_set(fd, SOL_SOCKET, SO_SNDBUF, tuning->buffer_bytes);
+		socket_set(fd, SOL_SOCKET, SO_RCVBUF, tuning->buffer_bytes);
+	}
+	socket_set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT,
+	    (tuning->user_timeout_us + 999) / 1000);
+	socket_set(fd, SOL_SOCKET, SO_KEEPALIVE, tuning->keepalive);
+	if (!tuning->keepalive)
+		return;
+	if (tuning->keepidle_s > 0)
+		socket_set(fd, IPPROTO_TCP, TCP_KEEPIDLE,
+		    (uint64_t)tuning->keepidle_s);
+	if (tuning->keepintvl_s > 0)
+		socket_set(fd, IPPROTO_TCP, TCP_KEEPINTVL,
+		    (uint64_t)tuning->keepintvl_s);
+	if (tuning->keepcnt > 0)
+		socket_set(fd, IPPROTO_TCP, TCP_KEEPCNT,
+		    (uint64_t)tuning->keepcnt);
+}
+
 void
 stream_tune(struct stream *s, const struct stream_tuning *tuning)
 {
 	check(s->fd != -1);
-	if (tuning->buffer_bytes != 0) {
-		socket_set(s->fd, SOL_SOCKET, SO_SNDBUF,
-		    tuning->buffer_bytes);
-		socket_set(s->fd, SOL_SOCKET, SO_RCVBUF,
-		    tuning->buffer_bytes);
-	}
-	if (stream_is_unix(s))
-		return;
-	if (tuning->user_timeout_us != 0)
-		socket_set(s->fd, IPPROTO_TCP, TCP_USER_TIMEOUT,
-		    (tuning->user_timeout_us + 999) / 1000);
-	if (!tuning->keepalive)
-		return;
-	socket_set(s->fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-	if (tuning->keepidle_s > 0)
-		socket_set(s->fd, IPPROTO_TCP, TCP_KEEPIDLE,
-		    (uint64_t)tuning->keepidle_s);
-	if (tuning->keepintvl_s > 0)
-		socket_set(s->fd, IPPROTO_TCP, TCP_KEEPINTVL,
-		    (uint64_t)tuning->keepintvl_s);
-	if (tuning->keepcnt > 0)
-		socket_set(s->fd, IPPROTO_TCP, TCP_KEEPCNT,
-		    (uint64_t)tuning->keepcnt);
+	socket_tune(s->fd, tuning);
+}
+
+bool
+stream_tuning_is_same(const struct stream_tuning *a,
+    const struct stream_tuning *b)
+{
+	return a->keepalive == b->keepalive &&
+	    a->keepidle_s == b->keepidle_s &&
+	    a->keepintvl_s == b->keepintvl_s && a->keepcnt == b->keepcnt &&
+	    a->user_timeout_us == b->user_timeout_us &&
+	    a->buffer_bytes == b->buffer_bytes;
 }
 
 void

@@ -691,8 +691,11 @@ client_create(struct worker *worker, int fd, bool is_unix)
 		client_gone(client);
 		return;
 	}
-	if (!is_unix)
+	/* A RELOAD may have changed it since the listening socket was told. */
+	if (!is_unix && !stream_tuning_is_same(&tuning, &process.inherited))
 		stream_tune(&client->s, &tuning);
+	if (!is_unix && o->tcp_defer_accept > 0)
+		stream_read_soon(&client->s);
 	if (o->client_login_timeout_us > 0)
 		loop_timer_set(worker->loop, &client->timer,
 		    clock_us() + o->client_login_timeout_us);

@@ -520,9 +520,9 @@ peer_is_local(const struct client *client)
 {
 	union stream_address peer;
 
-	if (stream_is_unix(&client->s))
-		return true;
 	stream_peer_address(&client->s, &peer);
+	if (peer.any.sa_family == AF_UNIX)
+		return true;
 	if (peer.any.sa_family == AF_INET)
 		return ntohl(peer.v4.sin_addr.s_addr) >> 24 == 127;
 	return peer.any.sa_family == AF_INET6 &&
@@ -545,9 +545,8 @@ login_choose_method(struct client *client, const char **ret_map)
 
 	*ret_map = NULL;
 	if (login->setup->hba != NULL) {
-		bool local = stream_is_unix(&client->s);
-		if (!local)
-			stream_peer_address(&client->s, &peer);
+		stream_peer_address(&client->s, &peer);
+		bool local = peer.any.sa_family == AF_UNIX;
 		hba_match(login->setup->hba, &(struct hba_question){
 		    .address = local ? NULL : &peer.any,
 		    .over_tls = client->s.tls != NULL,
