@@ -29,8 +29,10 @@ clock_turn(void)
 uint64_t clock_now_us(void);
 /* Microseconds since 1970, for logs and SHOW. */
 uint64_t clock_wall_us(void);
+/* CPU time that this thread has taken. */
+uint64_t clock_thread_us(void);
 /*
- * Tests: another source for both clocks; NULL = the real ones. A source is
+ * Tests: another source for all clocks; NULL = the real ones. A source is
  * asked at every call, so that a test need not take turns to let time pass.
  */
 void clock_set_source(uint64_t (*source)(void));

@@ -35,6 +35,10 @@ struct worker {
 	struct list servers[SERVER_STATES];
 	_Atomic unsigned client_count;	/* sockets, for who accepts */
 	int setup_max_clients;		/* max_client_conn */
+	/* Which of its clients may stay where they are more than elsewhere: */
+	unsigned fleeting;		/* that came and went of late */
+	bool is_busy;			/* nearly all of the last second */
+	uint64_t cpu_us;		/* its thread's, at the last tick */
 	struct client **slots;		/* by slot number; NULL = free */
 	uint32_t slot_count;
 	uint32_t *free_slots;		/* a stack */

@@ -50,6 +50,12 @@ clock_wall_us(void)
 	return clock_read(CLOCK_REALTIME);
 }
 
+uint64_t
+clock_thread_us(void)
+{
+	return clock_read(CLOCK_THREAD_CPUTIME_ID);
+}
+
 void
 clock_set_source(uint64_t (*source)(void))
 {
