@@ -25,7 +25,7 @@ struct listen_settings {
 /*
  * Gets each new non-blocking, close-on-exec socket (is_unix: from the unix
  * socket) and owns it. On `loop`, and says which loop is to accept what comes
- * after this turn: mostly the same.
+ * after this turn: mostly the same. NULL: this one, in 5 ms or at listener_go_on().
  */
 typedef struct loop *listener_accepted(void *arg, struct loop *loop, int fd,
     bool is_unix);
@@ -41,6 +41,8 @@ struct listener *listener_create(struct loop *loop,
 /* On its loop's thread: stop accepting, and go on. */
 void listener_pause(struct listener *listener);
 void listener_resume(struct listener *listener);
+/* On its loop's thread: there is room again. */
+void listener_go_on(struct listener *listener);
 /* From any thread, once: its loop closes the sockets and removes the unix
  * socket's file. */
 void listener_close(struct listener *listener);

@@ -37,6 +37,8 @@ struct worker {
 	int setup_max_clients;		/* max_client_conn */
 	/* Which of its clients may stay where they are more than elsewhere: */
 	unsigned fleeting;		/* that came and went of late */
+	unsigned waiting;		/* clients in line for a server */
+	bool holds_accepts;		/* it is long enough */
 	bool is_busy;			/* nearly all of the last second */
 	uint64_t cpu_us;		/* its thread's, at the last tick */
 	struct client **slots;		/* by slot number; NULL = free */
@@ -104,6 +106,8 @@ void workers_post(void (*run)(struct worker *worker, void *arg), void *arg);
  * who keeps it or hands it to one with fewer clients. */
 struct loop *workers_accept(void *arg, struct loop *loop, int fd,
     bool is_unix);
+/* A client has left the line. */
+void worker_line_moved(struct worker *worker);
 /* Hands a new setup to every worker and pool. Takes over the reference. */
 void workers_configure(struct setup *setup);
 /* Shutdown: from STAYING on. */

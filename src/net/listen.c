@@ -8,7 +8,8 @@
  *                  |                                                 |
  *                  |              another loop: the listener moves <-+
  *                  +-- EMFILE, ENFILE, ENOMEM ... --> rest: all events off
- *                                                     for REST_US
+ *                  |                                  for REST_US
+ *                  +-- the owner has enough --------> or BREATH_US
  *
  * With no descriptor left an accept fails and the socket stays readable, so a
  * loop that just tried again would spin. The connections wait in the kernel's
@@ -44,10 +45,10 @@
 
 #define LISTENER_MAGIC 0x6c697374u
 #define SOCKETS 32
-/* Few, so that a storm of newcomers is let in about as fast as it is served,
- * instead of all of it standing in line before those who are in. */
+/* Few: those who are in are looked after in between. */
 #define ACCEPTS_A_TURN 4
 #define REST_US 100000
+#define BREATH_US 5000
 
 struct listening {
 	struct event event;
@@ -66,7 +67,8 @@ struct listener {
 	struct listening sockets[SOCKETS];
 	bool is_here;			/* on `loop`, not on its way there */
 	bool is_paused;			/* the owner's wish */
-	bool is_resting;		/* out of descriptors */
+	bool is_resting;		/* out of descriptors, or: */
+	bool is_breathing;		/* the owner has enough for now */
 	bool is_accepting;		/* inside `accepted` */
 	struct loop_timer rest;
 	struct loop_mail passing, closing;
@@ -120,22 +122,38 @@ on_rested(struct loop_timer *timer)
 	    rest);
 
 	check_magic(listener, LISTENER_MAGIC);
-	listener->is_resting = false;
+	listener->is_resting = listener->is_breathing = false;
 	events_switch(listener);
 }
 
 static void
-listener_rest(struct listener *listener, const char *label, int error)
+listener_rest(struct listener *listener, uint64_t rest_us)
+{
+	listener->is_resting = true;
+	events_switch(listener);
+	loop_timer_set(listener->loop, &listener->rest, clock_now_us() +
+	    rest_us);
+}
+
+static void
+listener_fail(struct listener *listener, const char *label, int error)
 {
 	uint32_t left_out;
 
 	if (log_limit_pass(&listener->complaints, 1, &left_out))
 		log_warning("cannot accept on %s: %s; trying again in %d ms",
 		    label, strerror(error), REST_US / 1000);
-	listener->is_resting = true;
-	events_switch(listener);
-	loop_timer_set(listener->loop, &listener->rest, clock_now_us() +
-	    REST_US);
+	listener_rest(listener, REST_US);
+}
+
+void
+listener_go_on(struct listener *listener)
+{
+	check_magic(listener, LISTENER_MAGIC);
+	if (!listener->is_breathing)
+		return;
+	loop_timer_clear(&listener->rest);
+	on_rested(&listener->rest);
 }
 
 /* Errors that are the one connection's own: accept(2) passes on what
@@ -175,12 +193,18 @@ listening_accept(struct listening *listening, struct loop **ret_next)
 	if (fd == -1 && is_of_connection(errno))
 		return true;
 	if (fd == -1) {
-		listener_rest(listener, listening->label, errno);
+		listener_fail(listener, listening->label, errno);
 		return false;
 	}
-	*ret_next = listener->accepted(listener->arg, listener->loop, fd,
-	    listening->address.any.sa_family == AF_UNIX);
-	return true;
+
+	struct loop *next = listener->accepted(listener->arg, listener->loop,
+	    fd, listening->address.any.sa_family == AF_UNIX);
+	if (next != NULL)
+		*ret_next = next;
+	listener->is_breathing = next == NULL;
+	if (next == NULL)
+		listener_rest(listener, BREATH_US);
+	return next != NULL;
 }
 
 static void

@@ -59,7 +59,14 @@ client_of(struct stream *s)
 void
 client_move(struct client *client, enum client_state state)
 {
+	struct worker *worker = client->worker;
+
 	check(states[state].from & 1u << client->state);
+	if (client->state == CLIENT_WAITING) {
+		worker->waiting--;
+		worker_line_moved(worker);
+	}
+	worker->waiting += state == CLIENT_WAITING;
 	client->state = (uint8_t)state;
 	client->state_us = clock_us();
 	list_remove(&client->node);

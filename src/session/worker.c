@@ -40,6 +40,10 @@
 /* A client that lives no longer has come and gone. */
 #define FLEETING_US 1000000
 #define FLEETING_MAX 16
+/* With more clients in line than this, newcomers are let in only as fast as
+ * the line moves, or a few each moment. They would ask at once and stand
+ * before those who are in: ten thousand of them for a third of a second. */
+#define LINE_MAX 16
 
 struct process process;
 
@@ -205,7 +209,18 @@ workers_accept(void *arg, struct loop *loop, int fd, bool is_unix)
 		client_create(here, fd, is_unix);
 	else
 		worker_hand_over(chosen, fd, is_unix);
-	return worker_choose(here)->loop;
+	here->holds_accepts = here->waiting > LINE_MAX;
+	return here->holds_accepts ? NULL : worker_choose(here)->loop;
+}
+
+void
+worker_line_moved(struct worker *worker)
+{
+	if (!worker->holds_accepts || worker->waiting > LINE_MAX / 2)
+		return;
+	worker->holds_accepts = false;
+	if (process.listener != NULL)
+		listener_go_on(process.listener);
 }
 
 /*
@@ -652,6 +667,7 @@ workers_finish(void)
 	for (unsigned i = 0; i < 2 * process.worker_count; i++)
 		loop_drain(process.worker[i % process.worker_count]->loop);
 	listener_destroy(process.listener);
+	process.listener = NULL;
 	for (unsigned i = 0; i < process.worker_count; i++)
 		worker_drop_sessions(process.worker[i]);
 	for (unsigned i = 0; i < process.worker_count; i++)

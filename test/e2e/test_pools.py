@@ -146,7 +146,7 @@ def test_a_pool_never_has_more_servers_than_its_size(
                 " WHERE usename = 'app'")))
             for _ in range(5):
                 client.until_ready()
-        assert max(seen) == 3
+        assert 1 < max(seen) <= 3
         for client in clients:
             client.close()
 
