@@ -25,7 +25,8 @@ struct listen_settings {
 /*
  * Gets each new non-blocking, close-on-exec socket (is_unix: from the unix
  * socket) and owns it. On `loop`, and says which loop is to accept what comes
- * after this turn: mostly the same. NULL: this one, in 5 ms or at listener_go_on().
+ * after this turn: mostly the same. NULL: this one, in 5 ms or when it is told
+ * to go on.
  */
 typedef struct loop *listener_accepted(void *arg, struct loop *loop, int fd,
     bool is_unix);

@@ -136,6 +136,10 @@ def test_a_pool_never_has_more_servers_than_its_size(
         start_pgsluice, postgres):
     pooler = start_pgsluice(default_pool_size=3)
     with postgres.superuser() as superuser:
+        # those of an earlier pooler may still be on their way out
+        wait_until(lambda: superuser.value(
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'")
+            == "0", "no servers")
         clients = [pooler.connect() for _ in range(30)]
         for client in clients:
             client.send(*[wire.query("SELECT pg_sleep(0.002)")] * 5)
