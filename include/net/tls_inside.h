@@ -22,6 +22,10 @@ struct tls_ctx {
 	_Atomic unsigned refs;
 	SSL_CTX *ssl;
 	enum tls_mode mode;
+	/* tls-server-end-point of our own certificate (RFC 5929, section 4),
+	 * the same for all who come. */
+	unsigned char end_point[64];
+	size_t end_point_len;		/* 0 = none */
 	pthread_mutex_t lock;		/* of what follows; workers share it */
 	struct tls_resume *resumes;
 	unsigned resume_count;
@@ -30,6 +34,8 @@ struct tls_ctx {
 /* Postgres' name in ALPN, with its length in front. */
 extern const unsigned char tls_alpn[11];
 
+/* For channel binding; 0: there is none for this certificate, or NULL. */
+size_t tls_certificate_hash(X509 *certificate, unsigned char hash[64]);
 bool tls_ctx_verifies(const struct tls_ctx *ctx);
 /* NULL: none for this host, and none can be kept. */
 struct tls_resume *tls_resume_find(struct tls_ctx *ctx, const char *host);

@@ -443,7 +443,8 @@ login_read_md5(struct login *login, struct span body)
 	else if (!md5_stored(secret_text(secret), login_user(login), stored))
 		return login_fail(login, "MD5 is not available");
 	good = md5_answer(stored, login->md5_salt, right) &&
-	    texts_are_equal(answer, span_of(right));
+	    answer.len == MD5_TEXT - 1 &&
+	    digest_equal(answer.at, right, answer.len);
 	mem_wipe(stored, sizeof(stored));
 	if (!good)
 		return login_refuse(login);

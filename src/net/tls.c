@@ -721,39 +721,19 @@ stream_tls_is_resumed(const struct stream *s)
 	return s->tls != NULL && SSL_session_reused(s->tls->ssl) == 1;
 }
 
-/* Of the hash functions that are too weak SHA-256 takes the place; of those
- * signatures that have none (Ed25519) the RFC says nothing. */
-static const EVP_MD *
-end_point_digest(X509 *certificate)
-{
-	int digest, key;
-
-	if (X509_get_signature_info(certificate, &digest, &key, NULL,
-	    NULL) != 1 || digest == NID_undef)
-		return NULL;
-	if (digest == NID_md5 || digest == NID_sha1)
-		return EVP_sha256();
-	return EVP_get_digestbynid(digest);
-}
-
 size_t
 stream_tls_end_point(const struct stream *s, unsigned char hash[64])
 {
-	const EVP_MD *digest;
-	X509 *certificate;
-	unsigned len = 0;
+	const struct tls_ctx *ctx;
 
-	_Static_assert(EVP_MAX_MD_SIZE <= 64, "every hash fits");
 	if (s->tls == NULL || !s->tls->open)
 		return 0;
-	certificate = s->tls->accepts ? SSL_get_certificate(s->tls->ssl) :
-	    SSL_get0_peer_certificate(s->tls->ssl);
-	digest = certificate != NULL ? end_point_digest(certificate) : NULL;
-	if (digest == NULL ||
-	    X509_digest(certificate, digest, hash, &len) != 1)
-		len = 0;
-	forget_errors();
-	return len;
+	if (!s->tls->accepts)
+		return tls_certificate_hash(
+		    SSL_get0_peer_certificate(s->tls->ssl), hash);
+	ctx = s->tls->ctx;
+	memcpy(hash, ctx->end_point, ctx->end_point_len);
+	return ctx->end_point_len;
 }
 
 bool

@@ -219,6 +219,36 @@ load_authorities(SSL_CTX *ssl, const struct tls_settings *settings,
 	    refuse(why, why_size, "TLS ca file", settings->ca_file);
 }
 
+/* Of the hash functions that are too weak SHA-256 takes the place; of those
+ * signatures that have none (Ed25519) the RFC says nothing. */
+static const EVP_MD *
+end_point_digest(X509 *certificate)
+{
+	int digest, key;
+
+	if (X509_get_signature_info(certificate, &digest, &key, NULL,
+	    NULL) != 1 || digest == NID_undef)
+		return NULL;
+	if (digest == NID_md5 || digest == NID_sha1)
+		return EVP_sha256();
+	return EVP_get_digestbynid(digest);
+}
+
+size_t
+tls_certificate_hash(X509 *certificate, unsigned char hash[64])
+{
+	const EVP_MD *digest = certificate != NULL ?
+	    end_point_digest(certificate) : NULL;
+	unsigned len = 0;
+
+	_Static_assert(EVP_MAX_MD_SIZE <= 64, "every hash fits");
+	if (digest == NULL ||
+	    X509_digest(certificate, digest, hash, &len) != 1)
+		len = 0;
+	ERR_clear_error();
+	return len;
+}
+
 static bool
 ctx_set_up(struct tls_ctx *ctx, const struct tls_settings *settings,
     char *why, size_t why_size)
@@ -313,6 +343,8 @@ tls_ctx_create_server(const struct tls_settings *settings, char *why,
 		tls_ctx_unref(ctx);
 		return NULL;
 	}
+	ctx->end_point_len = tls_certificate_hash(
+	    SSL_CTX_get0_certificate(ctx->ssl), ctx->end_point);
 	return ctx;
 }
 
