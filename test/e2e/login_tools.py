@@ -161,6 +161,14 @@ def is_let_in(pooler, user="app", password=None, database="app", **how):
     return True
 
 
+def is_let_in_by_now(pooler, *who, **how):
+    """For wait_until(), while a RELOAD is under way: False, not an error."""
+    try:
+        return is_let_in(pooler, *who, **how)
+    except wire.ServerError:
+        return False
+
+
 def is_refused(pooler, user="app", password=None, database="app", **how):
     """Turned away with the one text that tells nothing."""
     error = refusal(pooler, user, password, database, **how)

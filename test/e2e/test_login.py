@@ -12,7 +12,8 @@ import pytest
 
 import wire
 from login_tools import (
-    CLEARTEXT, MD5, FakeServer, client_tls, holding, is_let_in, is_refused,
+    CLEARTEXT, MD5, FakeServer, client_tls, holding, is_let_in,
+    is_let_in_by_now, is_refused,
     knock, log_in, md5, outside_address, psql, refusal, serving,
     stored_secret, trusting, verifier)
 from pgsluice import Pgsluice, read, secret, wait_until, write
@@ -451,7 +452,8 @@ def test_rules_may_ask_for_certificates_and_map_their_names(forced,
     pooler.send_signal(signal.SIGHUP)
     stranger = holding(authority, "stranger")
     mine = holding(authority, "cert_user")
-    wait_until(lambda: is_let_in(pooler, "cert_user", "none", tls=mine),
+    wait_until(lambda: is_let_in_by_now(pooler, "cert_user", "none",
+                                        tls=mine),
                "the new rules in force")
     assert is_let_in(pooler, password="not asked for", tls=stranger)
     assert is_refused(pooler, "cert_user", tls=stranger)
