@@ -149,7 +149,10 @@ bool stream_attach(struct stream *s, struct loop *loop);
  * recv(MSG_PEEK). For a server that has been idle, before its next use. */
 bool stream_is_stale(struct stream *s);
 
-/* Socket options and names. */
+/*
+ * Socket options and names. Accepted sockets have the options of the listening
+ * one already; a number of theirs does not go back to the system's own (0).
+ */
 struct stream_tuning {
 	bool keepalive;
 	int keepidle_s, keepintvl_s, keepcnt;	/* 0 = the system's */
