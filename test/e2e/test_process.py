@@ -272,9 +272,11 @@ def test_a_port_that_is_taken_is_told(pgsluice, tmp_path):
 def test_after_a_kill_it_starts_again_over_its_old_unix_socket(
         start_pgsluice):
     pooler = start_pgsluice()
+    path = pooler.path(f".s.PGSQL.{pooler.port}")
+    wait_until(lambda: os.path.exists(path), "the socket, made last")
     pooler.send_signal(signal.SIGKILL)
     pooler.wait_end()
-    assert os.path.exists(pooler.path(f".s.PGSQL.{pooler.port}"))
+    assert os.path.exists(path)
     pooler.start()
     with wire.Wire.connect(pooler.port, pooler.folder) as client:
         client.login("app", secret("app"), "app")
