@@ -665,7 +665,9 @@ def test_an_error_among_10000_messages_skips_the_rest(fresh_memory):
 def test_the_unix_socket_has_its_mode_and_lets_clients_in(start_pgsluice):
     pooler = start_pgsluice(unix_socket_mode="0770")
     path = pooler.path(f".s.PGSQL.{pooler.port}")
-    assert stat.S_IMODE(os.stat(path).st_mode) == 0o770
+    # it is given once the socket is there
+    wait_until(lambda: os.path.exists(path)
+               and stat.S_IMODE(os.stat(path).st_mode) == 0o770, "its mode")
     with wire.Wire.connect(pooler.port, pooler.folder) as client:
         client.login("app", secret("app"), "app")
         assert client.value("SELECT 7") == "7"
