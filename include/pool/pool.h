@@ -13,6 +13,7 @@
 #include "stat/hist.h"
 #include "stat/stat.h"
 
+struct hub;
 struct vars;
 
 #define POOL_WORKERS 64			/* the most workers there can be */
@@ -117,6 +118,7 @@ struct pool {
 	struct pool_trouble trouble;
 	_Atomic unsigned welcome_wanted; /* logins that wait for it */
 	_Atomic unsigned next_host;
+	_Atomic(struct hub *) hub;	/* of session/; NULL: none yet */
 	unsigned shard_count;
 	struct pool_shard *shard;
 };
@@ -193,6 +195,10 @@ void pool_open_failed(struct pool *pool, bool refused, const char *sqlstate,
     const char *message);
 /* A server connection is closed for good (its socket and its cancels). */
 void pool_closed(struct pool *pool, bool was_opening);
+/* A server beside those that are lent: it counts for the limits of database
+ * and user only. False: they are used up, or the database is paused. */
+bool pool_reserve_aside(struct pool *pool);
+void pool_release_aside(struct pool *pool);
 /* May one more server be opened now, for those in line or for min_pool_size?
  * If so it is counted and the caller opens it. */
 bool pool_may_open(struct pool *pool);

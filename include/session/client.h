@@ -11,6 +11,7 @@
 #include "session/ending.h"
 #include "session/relay.h"
 
+struct channels;
 struct client_login;
 struct msg_error;
 struct server;
@@ -51,6 +52,7 @@ struct client {
 	char *begin;			/* a BEGIN no server knows of */
 	struct stmt *unnamed;		/* the unnamed statement, or NULL */
 	struct stmt_names names;
+	struct channels *channels;	/* LISTEN; NULL = none */
 	struct client_login *login;	/* only until logged in */
 	void *console;			/* admin's own, for CLIENT_CONSOLE */
 	char *console_user;		/* who, when there is no pool */

@@ -43,6 +43,7 @@ struct owed_entry {
 	bool clears;			/* DEALLOCATE ALL or DISCARD ALL: takes
 					 * all the client's names */
 	bool probe;			/* its rows are for session/state.c */
+	bool leaves;			/* UNLISTEN: for session/channels.c */
 	bool discards;			/* DISCARD ALL: puts parameters back */
 	bool unnamed;			/* PARSE of the unnamed statement */
 	bool ends;			/* a COMMIT, or it may be one */

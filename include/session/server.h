@@ -14,6 +14,7 @@
 
 struct client;
 struct error_fields;
+struct hub;
 struct server_login;
 struct server_opening;
 struct setup;
@@ -43,6 +44,7 @@ struct server {
 	struct pool *pool;
 	struct pool_server place;
 	struct client *client;		/* the link; NULL = none */
+	struct hub *hub;		/* it listens for that; NULL = none */
 	struct relay relay;		/* bytes from this server */
 	struct owed owed;
 	struct stmt_cache statements;
@@ -60,6 +62,9 @@ struct server {
 	uint64_t sequences_of;		/* the client that moved one last */
 	uint32_t pins;			/* 1 << enum state_pin */
 	uint32_t pins_probed;		/* being collected */
+	uint8_t hears;			/* enum hears */
+	bool channels_asked;		/* by the probe that is under way */
+	bool hub_refused;		/* ... to listen for its client */
 	bool recheck;			/* are the pins still there? */
 	bool audited;			/* ask even if nothing is touched */
 	bool auditing;			/* that is being done */
@@ -91,6 +96,8 @@ struct server {
 	uint64_t mail_client;		/* ... and for whom; 0 = the line */
 };
 
+/* One that is still to be opened (server_login_start). NULL: no memory. */
+struct server *server_create(struct worker *worker, struct pool *pool);
 /* Opens a connection for this pool, which has counted it already. */
 void server_open(struct worker *worker, struct pool *pool);
 void server_move(struct server *server, enum server_state state);

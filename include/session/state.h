@@ -51,6 +51,9 @@ bool state_row(struct server *server, struct span body);
 void state_probed(struct server *server);
 /* It was answered with an error. True: it is asked again, in another way. */
 bool state_probe_failed(struct server *server, struct span sqlstate);
+/* A pin that is not the probe's to find. */
+void state_pin(struct server *server, enum state_pin pin);
+void state_unpin(struct server *server, enum state_pin pin);
 /* Has a client that leaves now left something that must be reset? */
 bool state_is_unclean(const struct server *server);
 /* Something that only the end of its process can undo? */

@@ -32,6 +32,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "conf/conf.h"
+#include "session/hub.h"
 #include "session/server.h"
 #include "session/setup.h"
 #include "session/worker.h"
@@ -133,6 +134,7 @@ retire_servers(const struct pool_quota *quota)
 
 	while ((pool = pool_next_of(pool, quota)) != NULL) {
 		pool->epoch++;
+		hub_retire(pool);
 		while ((place = pool_pop_idle(pool)) != NULL)
 			server_dismiss(place);
 	}

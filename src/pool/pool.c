@@ -376,6 +376,31 @@ quota_acquire(struct pool_quota *quota)
 	return true;
 }
 
+static bool
+quotas_acquire(struct pool *pool)
+{
+	if (!quota_acquire(pool->database_quota))
+		return false;
+	if (!quota_acquire(pool->user_quota)) {
+		pool->database_quota->servers--;
+		return false;
+	}
+	return true;
+}
+
+bool
+pool_reserve_aside(struct pool *pool)
+{
+	return !pool_is_paused(pool) && quotas_acquire(pool);
+}
+
+void
+pool_release_aside(struct pool *pool)
+{
+	pool->database_quota->servers--;
+	pool->user_quota->servers--;
+}
+
 /* Counts one more server as being opened, if all limits let us. */
 static bool
 pool_reserve(struct pool *pool)
@@ -386,12 +411,8 @@ pool_reserve(struct pool *pool)
 	if (pool->trouble.since_us != 0 &&
 	    (pool->opening > 0 || clock_us() < pool->trouble.retry_us))
 		return false;
-	if (!quota_acquire(pool->database_quota))
+	if (!quotas_acquire(pool))
 		return false;
-	if (!quota_acquire(pool->user_quota)) {
-		pool->database_quota->servers--;
-		return false;
-	}
 	pool->servers++;
 	pool->opening++;
 	return true;

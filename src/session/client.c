@@ -26,6 +26,7 @@
 #include "net/tls.h"
 #include "pool/vars.h"
 #include "session/cancel.h"
+#include "session/channels.h"
 #include "session/link.h"
 #include "session/server.h"
 #include "session/setup.h"
@@ -250,6 +251,7 @@ client_gone(struct client *client)
 
 	stream_close(&client->s);
 	loop_timer_clear(&client->timer);
+	channels_forget(client);
 	client_move(client, CLIENT_GONE);
 	if (client->joined) {
 		client_count_bytes(client, 0);
@@ -640,6 +642,7 @@ client_on_drain(struct stream *s)
 	}
 	if (client->server != NULL)
 		stream_resume(&client->server->s, PAUSE_PEER_FULL);
+	channels_tell_later(client);
 	if (client->server == NULL || !stream_is_blocked(&client->server->s))
 		stream_resume(&client->s, PAUSE_PEER_FULL);
 }

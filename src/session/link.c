@@ -33,7 +33,9 @@
 #include "net/loop.h"
 #include "pool/vars.h"
 #include "session/cancel.h"
+#include "session/channels.h"
 #include "session/client.h"
+#include "session/hub.h"
 #include "session/server.h"
 #include "session/setup.h"
 #include "session/state.h"
@@ -165,6 +167,8 @@ link_join(struct server *server, struct client *client)
 		return false;
 	return (server->vars == client->vars ||
 	    link_put_vars(server, client)) &&
+	    (!channels_compose(server, client) ||
+	    link_put_query(server, client)) &&
 	    (client->begin == NULL || link_put_begin(server, client));
 }
 
@@ -335,7 +339,8 @@ link_is_over(const struct client *client)
 	    !server->owed.batch_open &&
 	    client->relay.left == 0 && server->relay.left == 0 &&
 	    server->touched == 0 && !server->recheck && !server->audited &&
-	    ((pool_mode(client->pool) != POOL_SESSION && server->pins == 0) ||
+	    ((pool_mode(client->pool) != POOL_SESSION && server->pins == 0 &&
+	    server->hears == HEARS_NOTHING) ||
 	    client_should_leave(client));
 }
 
@@ -349,6 +354,7 @@ link_undo(struct client *client)
 	cancel_put_off_ended(server, false);
 	client_count_bytes(client, 0);
 	client->pool->shard[client->worker->index].active--;
+	channels_unlinked(server, client);
 	server->request_us = client->request_us;
 	server->client = NULL;
 	client->server = NULL;
@@ -398,6 +404,7 @@ link_part(struct client *client)
 		link_reset(server, true);
 	else
 		server_move(server, SERVER_FREE);
+	channels_tell_later(client);
 	if (client_should_leave(client))
 		client_end(client, END_SHUTDOWN, NULL);
 	else
@@ -412,9 +419,10 @@ link_part(struct client *client)
 static bool
 link_can_roll_back(const struct client *client, const struct server *server)
 {
-	/* A probe's answer takes no time. */
-	bool done = server->owed.count == 0 || (server->owed.count == 1 &&
-	    owed_head(&server->owed)->probe);
+	/* A probe's answer takes no time, nor does an UNLISTEN's. */
+	const struct owed_entry *head = owed_head(&server->owed);
+	bool done = head == NULL || head->leaves ||
+	    (server->owed.count == 1 && head->probe);
 
 	return done && !server->owed.batch_open &&
 	    !server->owed.skipping && client->relay.left == 0 &&
@@ -473,7 +481,9 @@ void
 server_free_up(struct server *server)
 {
 	check(server->client == NULL && server->state == SERVER_FREE);
-	if (server_is_expired(server)) {
+	if (server->hub != NULL) {
+		hub_opened(server);
+	} else if (server_is_expired(server)) {
 		server_close(server, server->tainted ? "unclean server" :
 		    "server_lifetime");
 	} else if (server->cancels > 0) {

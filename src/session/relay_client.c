@@ -28,6 +28,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "pool/vars.h"
+#include "session/channels.h"
 #include "session/client.h"
 #include "session/link.h"
 #include "session/owed.h"
@@ -560,6 +561,7 @@ relay_client(struct client *client, const char *at, size_t len)
 		/* Answers of ours that it does not take. */
 		if (stream_is_blocked(&client->s))
 			stream_pause(&client->s, PAUSE_PEER_FULL);
+		channels_tell_later(client);
 		return pass.pos;
 	}
 	pass_put(&pass);

@@ -29,7 +29,9 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "pool/vars.h"
+#include "session/channels.h"
 #include "session/client.h"
+#include "session/hub.h"
 #include "session/link.h"
 #include "session/owed.h"
 #include "session/server.h"
@@ -329,7 +331,9 @@ reply_error(struct reply *reply, const struct frame *frame)
 
 	enum owed_action action = head->action;
 	if (action == OWED_SWALLOW && head->kind == OWED_QUERY) {
-		if (!head->probe ||
+		if (head->leaves)
+			channels_leave_failed(server);
+		else if (!head->probe ||
 		    !state_probe_failed(server, fields.sqlstate))
 			server_own_query_failed(server, &fields);
 		return REPLY_SWALLOW;
@@ -467,6 +471,7 @@ reply_ready(struct reply *reply, const struct frame *frame)
 
 	bool forward = head->action == OWED_FORWARD;
 	bool probe = head->probe;
+	bool leaves = head->leaves;
 	server->status = status;
 	server->owed.copy_in = false;
 	server->discarded = false;
@@ -482,6 +487,10 @@ reply_ready(struct reply *reply, const struct frame *frame)
 		link_query_ended(server->client);
 	else if (probe)
 		state_probed(server);
+	else if (leaves)
+		channels_left(server);
+	else if (server->hub != NULL)
+		hub_answered(server);
 	if (!forward && server->client != NULL)
 		link_vars_accepted(server);
 	return forward ? REPLY_PASS : REPLY_SWALLOW;
@@ -531,6 +540,35 @@ reply_probe_row(struct reply *reply, const struct frame *frame)
 }
 
 static enum verdict
+reply_notification(struct reply *reply, const struct frame *frame)
+{
+	struct server *server = reply->server;
+	struct span body = { reply->at + reply->pos + FRAME_HEADER,
+	    frame->body };
+
+	if (frame->body > WHOLE_MAX)
+		return REPLY_BAD;
+	if (reply->len - reply->pos - FRAME_HEADER < frame->body)
+		return REPLY_MORE;
+	if (server->hub != NULL)
+		return hub_notified(server, body) ?
+		    REPLY_SWALLOW : REPLY_BAD;
+	switch (channels_judge(server, body)) {
+	case CHANNELS_PASS:
+		return REPLY_PASS;
+	case CHANNELS_OWN:
+		reply_put(reply);
+		channels_tell_own(server->client, body);
+		return REPLY_SWALLOW;
+	case CHANNELS_DROP:
+		return REPLY_SWALLOW;
+	case CHANNELS_BAD:
+		break;
+	}
+	return REPLY_BAD;
+}
+
+static enum verdict
 reply_judge(struct reply *reply, const struct frame *frame)
 {
 	struct owed_entry *head = owed_head(&reply->server->owed);
@@ -566,7 +604,7 @@ reply_judge(struct reply *reply, const struct frame *frame)
 	case 'S':
 		return reply_parameter(reply, frame);
 	case 'A':
-		return REPLY_PASS;
+		return reply_notification(reply, frame);
 	case 'N':
 		return head != NULL && head->action == OWED_SWALLOW ?
 		    REPLY_SWALLOW : REPLY_PASS;
@@ -606,6 +644,8 @@ reply_after(struct reply *reply)
 		return;
 	if (server->client->login == NULL && !state_must_wait(server))
 		stream_resume(&server->client->s, PAUSE_ANSWER);
+	if (server->client != NULL)
+		channels_tell_later(server->client);
 	if (server->client == NULL || !link_is_over(server->client))
 		return;
 

@@ -27,6 +27,7 @@
 #include "pool/proof.h"
 #include "pool/vars.h"
 #include "session/client.h"
+#include "session/hub.h"
 #include "session/link.h"
 #include "session/setup.h"
 #include "session/state.h"
@@ -95,6 +96,8 @@ server_gone(struct server *server)
 	bool counted = !server->uncounted;
 
 	server_login_free(server);
+	if (server->hub != NULL)
+		hub_gone(server);
 	server_move(server, SERVER_GONE);
 	list_remove(&server->node);
 	list_append(&worker->dead_servers, &server->node);
@@ -135,7 +138,8 @@ server_close(struct server *server, const char *why)
 		    1000000));
 	/* Only to a server that waits for a message: behind half of a client's
 	 * message these bytes would make it whole, and have it run. */
-	if ((server->state == SERVER_FREE || server->state == SERVER_IDLE) &&
+	if ((server->state == SERVER_FREE || server->state == SERVER_IDLE ||
+	    server->state == SERVER_LISTENING) &&
 	    server->s.state == STREAM_OPEN)
 		stream_send(&server->s, terminate, sizeof(terminate));
 	state_clear(server);
@@ -413,16 +417,15 @@ lifetime_with_jitter(uint64_t lifetime_us, uint64_t id)
 	    (id * 2654435761u % 1000) / 1000;
 }
 
-void
-server_open(struct worker *worker, struct pool *pool)
+struct server *
+server_create(struct worker *worker, struct pool *pool)
 {
 	static _Atomic uint64_t next_id = 1;
 	struct server *server = mem_new(&server_type);
 
 	if (server == NULL || !owed_init(&server->owed)) {
 		mem_delete(&server_type, server);
-		pool_open_failed(pool, false, "53200", "out of memory");
-		return;
+		return NULL;
 	}
 	server->magic = SERVER_MAGIC;
 	server->id = next_id++;
@@ -443,7 +446,18 @@ server_open(struct worker *worker, struct pool *pool)
 	loop_timer_init(&server->timer, server_timer);
 	server->state = SERVER_RESOLVING;
 	list_append(&worker->servers[SERVER_RESOLVING], &server->node);
-	server_login_start(server);
+	return server;
+}
+
+void
+server_open(struct worker *worker, struct pool *pool)
+{
+	struct server *server = server_create(worker, pool);
+
+	if (server == NULL)
+		pool_open_failed(pool, false, "53200", "out of memory");
+	else
+		server_login_start(server);
 }
 
 /*

@@ -125,9 +125,11 @@ server_login_failed(struct server *server, bool refused,
 	    STAT_server_login_failed_count, 1);
 	if (server->opening != NULL && !refused)
 		server_leave_host(server);
-	pool_open_failed(server->pool, refused, sqlstate, message);
-	server->uncounted = true;
-	worker_pool_failed(server->worker, server->pool);
+	if (server->hub == NULL) {
+		pool_open_failed(server->pool, refused, sqlstate, message);
+		server->uncounted = true;
+		worker_pool_failed(server->worker, server->pool);
+	}
 	server_close(server, "login failed");
 }
 
@@ -559,7 +561,8 @@ server_login_done(struct server *server)
 	    STAT_server_login_count, 1);
 	loop_timer_clear(&server->timer);
 	first = pool_set_welcome(pool, &opening->welcome, server->baseline);
-	pool_opened(pool);
+	if (server->hub == NULL)
+		pool_opened(pool);
 	if (first)
 		workers_post(client_login_welcome, pool);
 	server_move(server, SERVER_SETUP);

@@ -13,6 +13,7 @@
  *   transaction's end: touched, or pinned? ask the server (the probe)
  *                        |
  *   rows: 'v' name value   a parameter that the session has set
+ *         'l' name         a channel that it listens to (channels.c)
  *         'p' number       a pin that is there
  *                        |
  *   answer's end: client->vars, server->vars, server->pins
@@ -49,6 +50,7 @@
 #include "net/stream.h"
 #include "pool/pool.h"
 #include "pool/vars.h"
+#include "session/channels.h"
 #include "session/client.h"
 #include "session/owed.h"
 #include "session/server.h"
@@ -173,7 +175,8 @@ state_note(struct server *server, uint32_t effects, struct span sql)
 {
 	if (server->audited)
 		audit_note(server, sql);
-	effects &= pin_effects() | SETS | SQL_RESET;
+	effects = channels_note(server, effects) &
+	    (pin_effects() | SETS | SQL_RESET);
 	if (effects == 0 || server->client == NULL)
 		return;
 	if (pool_mode(server->pool) == POOL_SESSION) {
@@ -272,10 +275,26 @@ probe_add_pins(const struct server *server, struct buf *out)
 		    ((server->touched & (pins[i].effects | SQL_UNKNOWN)) == 0
 		    && (server->pins & 1u << i) == 0))
 			continue;
+		if (i == PIN_LISTEN && channels_are_carried(server->client))
+			continue;
 		snprintf(text, sizeof(text), "SELECT 'p','%u','' WHERE "
 		    "EXISTS(SELECT FROM %s);", i, pins[i].where);
 		buf_add_text(out, text);
 	}
+}
+
+/* Which channels, where a client that listens need not be pinned for it. */
+static void
+probe_add_channels(struct server *server, struct buf *out)
+{
+	server->channels_asked = false;
+	if (!channels_are_carried(server->client) ||
+	    ((server->touched & (SQL_LISTEN | SQL_UNKNOWN)) == 0 &&
+	    (server->pins & 1u << PIN_LISTEN) == 0))
+		return;
+	channels_probe_begin(server);
+	buf_add_text(out, "SELECT 'l',c,'' FROM "
+	    "pg_catalog.pg_listening_channels() c;");
 }
 
 /* `patient`: not subject to the statement_timeout that the client has set,
@@ -296,6 +315,7 @@ probe_send(struct server *server, bool patient)
 	if (patient || server->touched & SETS)
 		probe_add_parameters(server, out);
 	probe_add_pins(server, out);
+	probe_add_channels(server, out);
 	if (patient)
 		buf_add_text(out, "COMMIT");
 	buf_add(out, "", 1);
@@ -329,13 +349,16 @@ state_probe(struct server *server)
 {
 	struct client *client = server->client;
 
-	if ((server->touched == 0 && !server->recheck && !server->audited) ||
-	    !state_is_kept(server) ||
+	if (client != NULL && server->hears >= HEARS_WAITS)
+		return true;
+	if (!state_is_kept(server) ||
 	    (server->status != 'I' && !has_reset_within(server)) ||
 	    server->owed.count > 0 || server->owed.batch_open ||
 	    server->owed.skipping || server->owed.copy_in ||
 	    client->relay.left > 0 || server->relay.left > 0)
 		return false;
+	if (server->touched == 0 && !server->recheck && !server->audited)
+		return server->status == 'I' && channels_leave(server);
 	/* An audit asks for everything, as if anything had been done. */
 	server->auditing = server->audited && server->touched == 0;
 	if (server->auditing)
@@ -411,6 +434,16 @@ row_parameter(struct server *server, struct span name, struct span value)
 		server->probed = with;
 }
 
+static void
+row_channel(struct server *server, struct span name)
+{
+	if (!server->auditing)
+		channels_probe_row(server, name);
+	else if (server->client == NULL ||
+	    !channels_have(server->client, name))
+		server->pins_probed |= 1u << PIN_LISTEN;
+}
+
 bool
 state_row(struct server *server, struct span text)
 {
@@ -424,6 +457,8 @@ state_row(struct server *server, struct span text)
 		return false;
 	if (span_is(kind, "v"))
 		row_parameter(server, name, value);
+	else if (span_is(kind, "l"))
+		row_channel(server, name);
 	else if (name.len == 1 && name.at[0] >= '0' &&
 	    name.at[0] < '0' + STATE_PINS)
 		server->pins_probed |= 1u << (name.at[0] - '0');
@@ -553,6 +588,18 @@ pins_move(struct server *server, uint32_t now)
 		    state_pins_text(now, text, sizeof(text)));
 }
 
+void
+state_pin(struct server *server, enum state_pin pin)
+{
+	pins_move(server, server->pins | 1u << pin);
+}
+
+void
+state_unpin(struct server *server, enum state_pin pin)
+{
+	pins_move(server, server->pins & ~(1u << pin));
+}
+
 /* What no text had told is not the client's to keep: the next would not have
  * it either. */
 static void
@@ -606,6 +653,10 @@ state_probed(struct server *server)
 	}
 	server->touched = server->touched_since;
 	server->recheck = false;
+	/* Until the hub has taken over: channels_left() */
+	if (server->channels_asked)
+		sticky |= server->pins & 1u << PIN_LISTEN;
+	channels_probed(server);
 	pins_move(server, server->pins_probed | sticky);
 	if (server->client != NULL && server->client->login != NULL)
 		client_login_accepted(server->client);
@@ -614,7 +665,8 @@ state_probed(struct server *server)
 bool
 state_is_unclean(const struct server *server)
 {
-	return server->touched != 0 || server->pins != 0;
+	return server->touched != 0 || server->pins != 0 ||
+	    server->hears != HEARS_NOTHING;
 }
 
 bool
@@ -637,6 +689,7 @@ state_clear(struct server *server)
 	server->retry = false;
 	server->audited = false;
 	server->auditing = false;
+	server->hears = HEARS_NOTHING;
 	pins_move(server, 0);
 	vars_unref(server->probed);
 	server->probed = NULL;
@@ -683,7 +736,8 @@ state_is_refused(const struct client *client, uint32_t effects)
 	    atomic_load(&pool->pinned) < (unsigned)max)
 		return NULL;
 	for (unsigned i = 0; i < STATE_PINS; i++)
-		if (effects & pins[i].effects && i != PIN_SEQUENCE)
+		if (effects & pins[i].effects && i != PIN_SEQUENCE &&
+		    (i != PIN_LISTEN || !channels_are_carried(client)))
 			return pins[i].shown;
 	return NULL;
 }
@@ -701,7 +755,9 @@ state_pins(const struct server *server)
 	uint32_t set = server->pins;
 
 	for (unsigned i = 0; i < STATE_PINS && server->status == 'I'; i++)
-		if (server->touched & pins[i].effects)
+		if (server->touched & pins[i].effects && (i != PIN_LISTEN ||
+		    server->client == NULL ||
+		    !channels_are_carried(server->client)))
 			set |= 1u << i;
 	if (server->touched & SQL_UNKNOWN && server->status == 'I')
 		set |= PIN_UNKNOWN;
