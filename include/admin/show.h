@@ -49,6 +49,7 @@ const char *pool_mode_shown(int mode);
 bool server_is_used(const struct server *server);
 void collect_clients(struct worker *worker, struct rows *rows);
 void collect_pins(struct worker *worker, struct rows *rows);
+void collect_listeners(struct worker *worker, struct rows *rows);
 void collect_servers(struct worker *worker, struct rows *rows);
 void collect_sockets(struct worker *worker, struct rows *rows);
 void collect_active_sockets(struct worker *worker, struct rows *rows);

@@ -1,5 +1,6 @@
 /*
- * SHOW CLIENTS, PINS, SERVERS, SOCKETS: one row a session, by its own worker.
+ * SHOW CLIENTS, PINS, SERVERS, SOCKETS: one row a session, by its own worker;
+ * LISTENERS: one row for each channel.
  *
  * A session's `ptr` is the name that its lines in the log begin with; `link`
  * is that of the other side while the two are linked.
@@ -10,6 +11,8 @@
 #include "conf/conf.h"
 #include "net/tls.h"
 #include "pool/vars.h"
+#include "session/channels.h"
+#include "session/hub.h"
 #include "session/link.h"
 #include "session/server.h"
 #include "session/setup.h"
@@ -206,6 +209,41 @@ collect_pins(struct worker *worker, struct rows *rows)
 		list_each(node, &worker->clients[state])
 			put_pinned(worker, rows,
 			    container_of(node, struct client, node));
+}
+
+struct listeners {
+	struct worker *worker;
+	struct rows *rows;
+	const struct pool *pool;
+};
+
+static void
+put_listeners(void *arg, struct span name, unsigned clients)
+{
+	const struct listeners *listeners = arg;
+	struct rows *rows = listeners->rows;
+
+	row_begin(rows);
+	row_text(rows, listeners->pool->database);
+	row_text(rows, listeners->pool->user);
+	row_span(rows, name);
+	row_int(rows, clients);
+	row_int(rows, listeners->worker->index);
+	row_end(rows);
+}
+
+void
+collect_listeners(struct worker *worker, struct rows *rows)
+{
+	struct listeners listeners = { .worker = worker, .rows = rows };
+	struct pool *pool = NULL;
+
+	while ((pool = pool_next(pool)) != NULL) {
+		struct hub *hub = hub_find(pool);
+		listeners.pool = pool;
+		if (hub != NULL)
+			channels_each(worker, hub, put_listeners, &listeners);
+	}
 }
 
 bool

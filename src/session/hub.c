@@ -601,20 +601,19 @@ hub_timer(struct loop_timer *timer)
  * Notifications.
  */
 
-/* "client serial", in hexadecimal. */
+/* "client serial" */
 static void
 hub_pass_mark(struct hub *hub, struct span payload)
 {
-	unsigned long long client_id, serial;
+	struct span id_text, serial_text;
+	uint64_t client_id, serial;
 	struct hub_mail *mail;
 	struct worker *to;
-	char text[40];
 
-	if (payload.len >= sizeof(text))
-		return;
-	memcpy(text, payload.at, payload.len);
-	text[payload.len] = '\0';
-	if (sscanf(text, "%llx %llx", &client_id, &serial) != 2)
+	if (!span_next(&payload, ' ', &id_text) ||
+	    !span_next(&payload, ' ', &serial_text) ||
+	    !span_parse_u64(id_text, &client_id) ||
+	    !span_parse_u64(serial_text, &serial))
 		return;
 	to = worker_of_client(client_id);
 	mail = to == NULL ? NULL : mail_create(hub, HUB_MARK, SPAN_NONE);
