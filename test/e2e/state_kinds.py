@@ -447,8 +447,7 @@ LISTEN = [
             Way("and_unlisten", 'LISTEN "State Channel"', "LISTEN other",
                 'UNLISTEN "State Channel"'),
             Way("and_unlisten_all", 'LISTEN "State Channel"', "UNLISTEN *"),
-            Way("do", in_a_do_block("LISTEN \"State Channel\""))],
-           pins=True),
+            Way("do", in_a_do_block("LISTEN \"State Channel\""))]),
 ]
 
 KINDS = PARAMETERS + STATEMENTS + IN_THE_SERVER + LISTEN

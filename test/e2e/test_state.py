@@ -321,8 +321,6 @@ def no_pins(pooler):
 PINS = [
     ("temp_table", "CREATE TEMP TABLE mine (n int)",
      ["DROP TABLE mine", "DISCARD TEMP", "DISCARD ALL"]),
-    ("listen", 'LISTEN "State Channel"',
-     ['UNLISTEN "State Channel"', "UNLISTEN *", "DISCARD ALL"]),
     ("advisory_lock", "SELECT pg_advisory_lock(4711)",
      ["SELECT pg_advisory_unlock(4711)", "SELECT pg_advisory_unlock_all()",
       "DISCARD ALL"]),
