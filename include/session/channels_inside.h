@@ -27,7 +27,7 @@ struct room {
 	struct list seats;
 	unsigned clients;
 	uint32_t len;
-	char name[];
+	char name[];			/* and a NUL */
 };
 
 /* One client in one room. */

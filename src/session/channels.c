@@ -96,7 +96,7 @@ room_get(struct hub_branch *branch, struct span name)
 
 	if (room != NULL)
 		return room;
-	room = mem_zalloc(sizeof(*room) + name.len);
+	room = mem_zalloc(sizeof(*room) + name.len + 1);
 	if (room == NULL)
 		return NULL;
 	room->len = (uint32_t)name.len;
