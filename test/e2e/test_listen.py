@@ -238,13 +238,15 @@ def test_a_channel_may_have_any_name(ear, start_pgsluice, postgres):
     with ear(pooler) as listener, Ear.open(postgres) as direct:
         for sql, _ in NAMES:
             listener.do(f"LISTEN {sql}")
-        assert sorted(listeners(pooler)) == sorted(name for _, name in NAMES)
+        wait_until(lambda: sorted(listeners(pooler)) == sorted(
+            name for _, name in NAMES), "all listened to")
         for sql, _ in NAMES:
             direct.do(f"NOTIFY {sql}, 'payload'")
         listener.hear(*((name, "payload") for _, name in NAMES))
         for sql, name in NAMES:
             listener.do(f"UNLISTEN {sql}")
-            assert name not in listeners(pooler)
+            wait_until(lambda gone=name: gone not in listeners(pooler),
+                       "unlistened")
         is_free(pooler)
 
 

@@ -258,6 +258,27 @@ async def notices_arrive():
 
 
 @step
+async def notifications_arrive():
+    heard = asyncio.Queue()
+
+    def hear(_, pid, channel, payload):
+        heard.put_nowait((pid, channel, payload))
+
+    async with connected() as hearer, connected() as teller:
+        await hearer.add_listener("asyncpg_news", hear)
+        async with teller.transaction():
+            await teller.execute("notify asyncpg_news, 'theirs'")
+        same((await heard.get())[1:], ("asyncpg_news", "theirs"))
+        await hearer.execute("select pg_notify('asyncpg_news', $1)", "own")
+        same(await heard.get(),
+             (hearer.get_server_pid(), "asyncpg_news", "own"))
+        await hearer.remove_listener("asyncpg_news", hear)
+        await teller.execute("notify asyncpg_news, 'too late'")
+        same(await hearer.fetchval("select 'usable'"), "usable")
+        same(heard.qsize(), 0)
+
+
+@step
 async def a_cancel_ends_the_query_it_is_meant_for():
     async with connected() as conn:
         asleep = asyncio.Event()

@@ -297,6 +297,30 @@ def notices_arrive():
 
 
 @step
+def notifications_arrive():
+    with connected(autocommit=True) as hearer, \
+            connected(autocommit=True) as teller:
+        hearer.execute("listen psycopg3_news")
+        for number in range(3):
+            with teller.transaction():
+                ask(teller, "select pg_notify('psycopg3_news', %s)",
+                    str(number))
+        heard = []
+        for it in hearer.notifies():
+            heard.append(it.payload)
+            if len(heard) == 3:
+                break
+        same(heard, ["0", "1", "2"])
+        # Its own comes with the answer: for a handler, not for notifies().
+        own = []
+        hearer.add_notify_handler(own.append)
+        ask(hearer, "select pg_notify('psycopg3_news', 'own')")
+        same([(it.pid, it.payload) for it in own],
+             [(hearer.info.backend_pid, "own")])
+        hearer.execute("unlisten *")
+
+
+@step
 def a_cancel_ends_the_query_it_is_meant_for():
     with connected(autocommit=True) as conn:
         def on_notice(notice):

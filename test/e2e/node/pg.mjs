@@ -166,6 +166,26 @@ step('notices arrive', () => connected(async it => {
     same(heard.filter(text => text.includes('hear')), ['hear, hear'])
 }))
 
+step('notifications arrive', () => connected(hearer =>
+    connected(async teller => {
+        const heard = []
+        let enough
+        const all = new Promise(resolve => { enough = resolve })
+        hearer.on('notification', it => {
+            heard.push(it.payload)
+            if (heard.length === 3)
+                enough()
+        })
+        await hearer.query('listen pg_news')
+        await transaction(teller, () => ask(teller,
+            'select pg_notify($1, $2)', ['pg_news', 'theirs']))
+        await hearer.query("notify pg_news, 'own'")
+        await teller.query("notify pg_news, 'last'")
+        await all
+        same(heard.sort(), ['last', 'own', 'theirs'])
+        await hearer.query('unlisten pg_news')
+    })))
+
 step('a cancel ends the query it is meant for', () => connected(async it => {
     for (let turn = 0; turn < 3; turn++) {
         const sleeper = new pg.Query(sleepLoudly)

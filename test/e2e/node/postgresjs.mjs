@@ -195,6 +195,22 @@ step('notices arrive', async () => {
     same(heard.filter(text => text.includes('hear')), ['hear, hear'])
 })
 
+step('notifications arrive', () => connected(async sql => {
+    const heard = []
+    let enough
+    const all = new Promise(resolve => { enough = resolve })
+    const { unlisten } = await sql.listen('postgresjs_news', payload => {
+        heard.push(payload)
+        if (heard.length === 2)
+            enough()
+    })
+    await sql.notify('postgresjs_news', 'one')
+    await sql.begin(tx => tx`select pg_notify('postgresjs_news', 'two')`)
+    await all
+    same(heard, ['one', 'two'])
+    await unlisten()
+}))
+
 step('a cancel ends the query it is meant for', async () => {
     let onNotice
     await connected(async sql => {
