@@ -38,7 +38,9 @@ void channels_probed(struct server *server);
 /* Nothing is under way: has the server stop to listen, if its client need not
  * keep it. True: the link goes on until that is done. */
 bool channels_leave(struct server *server);
-/* That is answered with an error; with a ReadyForQuery. */
+/* What it has waited for (the hub, a cancel) is there. */
+void channels_go_on(struct server *server);
+/* The last is answered with an error; with a ReadyForQuery. */
 void channels_leave_failed(struct server *server);
 void channels_left(struct server *server);
 /* The two are taken apart. */

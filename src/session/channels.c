@@ -56,11 +56,14 @@
 #include "base/buf.h"
 #include "base/map.h"
 #include "base/mem.h"
+#include "conf/conf_database.h"
 #include "pool/pool.h"
 #include "pool/vars.h"
+#include "session/cancel.h"
 #include "session/channels_inside.h"
 #include "session/client.h"
 #include "session/hub.h"
+#include "session/link.h"
 #include "session/owed.h"
 #include "session/server.h"
 #include "session/setup.h"
@@ -248,11 +251,22 @@ channels_forget(struct client *client)
  * With a server.
  */
 
+/* Servers of several hosts at a time may be of several clusters, and would
+ * not see the same notifications. */
+static bool
+is_one_cluster(const struct pool *pool)
+{
+	const struct conf_database *db = pool->db;
+
+	return db->host_count < 2 || !db->load_balance_hosts;
+}
+
 bool
 channels_are_carried(const struct client *client)
 {
 	return client->pool != NULL &&
 	    pool_mode(client->pool) == POOL_TRANSACTION &&
+	    is_one_cluster(client->pool) &&
 	    (client->worker->setup->conf->o.listen_fanout ||
 	    client->channels != NULL);
 }
@@ -441,14 +455,12 @@ leave_ask(struct server *server, struct channels *channels)
 	    channels->serial, &names);
 	buf_finish(&names);
 	if (!asked)
-		return leave_not(server);
+		return false;
 	each_seat(seat, channels)
 		if (!seat->asked) {
 			seat->asked = true;
 			seat->serial = channels->serial;
 		}
-	server->hears = HEARS_WAITS;
-	stream_pause(&client->s, PAUSE_ANSWER);
 	return true;
 }
 
@@ -465,6 +477,15 @@ leave_look(struct channels *channels, unsigned *ret_new, unsigned *ret_asked,
 		*ret_asked += seat->asked && !seat->ready;
 		*ret_ready += seat->ready && !seat->marked;
 	}
+}
+
+/* Holds the client back until channels_go_on(). */
+static bool
+leave_wait(struct server *server)
+{
+	server->hears = HEARS_WAITS;
+	stream_pause(&server->client->s, PAUSE_ANSWER);
+	return true;
 }
 
 bool
@@ -484,19 +505,37 @@ channels_leave(struct server *server)
 	}
 	if (fresh > 0 && (server->hub_refused || channels->foreign))
 		return leave_not(server);
-	if (fresh > 0)
-		return leave_ask(server, channels);
-	if (asked > 0) {
-		server->hears = HEARS_WAITS;
-		stream_pause(&server->client->s, PAUSE_ANSWER);
-		return true;
-	}
+	if (fresh > 0 && !leave_ask(server, channels))
+		return leave_not(server);
+	if (fresh > 0 || asked > 0)
+		return leave_wait(server);
 	if (ready == 0 && server->pins & ~(1u << PIN_LISTEN)) {
 		state_unpin(server, PIN_LISTEN);
 		return false;
 	}
+	/* A cancel that comes late must not hit what we send now. */
+	if (server->cancels > 0)
+		return leave_wait(server);
 	leave_send_stop(server, ready > 0);
 	return server->client != NULL;
+}
+
+void
+channels_go_on(struct server *server)
+{
+	struct client *client = server->client;
+
+	if (client == NULL || server->hears != HEARS_WAITS)
+		return;
+	server->hears = HEARS_CLIENT;
+	if (state_probe(server) || server->client != client)
+		return;
+	stream_resume(&client->s, PAUSE_ANSWER);
+	if (!link_is_over(client))
+		return;
+	link_part(client);
+	if (server->state == SERVER_FREE)
+		server_free_up_later(server);
 }
 
 /* The server does not bring it any more, and perhaps did not to the end. */
@@ -529,6 +568,8 @@ channels_left(struct server *server)
 {
 	struct client *client = server->client;
 
+	/* It came too late for what it was meant for. */
+	cancel_put_off_ended(server, false);
 	if (server->owed.count > 0 || server->hears != HEARS_LEAVING)
 		return;
 	state_unpin(server, PIN_LISTEN);

@@ -18,10 +18,8 @@
 #include "session/channels_inside.h"
 #include "session/client.h"
 #include "session/hub.h"
-#include "session/link.h"
 #include "session/owed.h"
 #include "session/server.h"
-#include "session/state.h"
 #include "session/worker.h"
 #include "wire/body.h"
 #include "wire/frame.h"
@@ -303,23 +301,6 @@ channels_notified(struct worker *worker, struct hub *hub, struct span bytes)
 		if (seat->by_hub)
 			channels_hold(seat->channels, bytes);
 	}
-}
-
-/* The server that has waited for the hub. */
-static void
-channels_go_on(struct server *server)
-{
-	struct client *client = server->client;
-
-	server->hears = HEARS_CLIENT;
-	if (state_probe(server) || server->client != client)
-		return;
-	stream_resume(&client->s, PAUSE_ANSWER);
-	if (!link_is_over(client))
-		return;
-	link_part(client);
-	if (server->state == SERVER_FREE)
-		server_free_up_later(server);
 }
 
 static struct channels *

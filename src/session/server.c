@@ -26,6 +26,7 @@
 #include "base/mem.h"
 #include "pool/proof.h"
 #include "pool/vars.h"
+#include "session/channels.h"
 #include "session/client.h"
 #include "session/hub.h"
 #include "session/link.h"
@@ -163,6 +164,8 @@ server_cancel_ended(struct server *server)
 	} else if (server->state == SERVER_COOLING) {
 		server_move(server, SERVER_FREE);
 		server_free_up(server);
+	} else {
+		channels_go_on(server);
 	}
 }
 
