@@ -408,6 +408,9 @@ the_tables_have_each_state_of_a_server(void **state)
 		[SERVER_ACTIVE] = true,
 		/* Lasts no longer than half a message: below. */
 		[SERVER_FREE] = true,
+		/* Its rows are those of pg_listening_channels(), and its
+		 * notifications many clients': test/e2e/test_listen.py. */
+		[SERVER_LISTENING] = true,
 		/* Its socket is closed. */
 		[SERVER_CLOSING] = true, [SERVER_GONE] = true,
 	};
