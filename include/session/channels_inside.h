@@ -3,6 +3,7 @@
 #define SESSION_CHANNELS_INSIDE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/buf.h"
@@ -16,10 +17,12 @@ struct hub_branch;
 
 /* Why a client may have missed something. */
 enum missed {
-	MISSED_HUB = 1 << 0,
-	MISSED_FULL = 1 << 1,
-	MISSED_ENCODING = 1 << 2,
+	MISSED_HUB,
+	MISSED_FULL,
+	MISSED_ENCODING,
+	MISSED_REASONS,
 };
+#define MISSED_NOTHING SIZE_MAX
 
 /* A channel, and those of this worker's clients that listen to it. */
 struct room {
@@ -48,6 +51,7 @@ struct seat {
 
 struct own {
 	uint32_t pid;
+	uint64_t until_us;		/* it may never come; 0 = it will */
 	uint64_t channel;		/* hashes */
 	uint64_t payload;
 };
@@ -60,10 +64,11 @@ struct channels {
 	struct hash by_name;		/* the same */
 	struct loop_task task;		/* tells what is held */
 	struct buf held;		/* messages */
-	unsigned missed;		/* set of enum missed */
+	size_t missed_at[MISSED_REASONS]; /* there in `held` the client is to
+					 * be told; MISSED_NOTHING */
 	bool foreign;			/* another client_encoding */
 	uint64_t serial;		/* of the last question, or mark */
-	struct own *own;
+	struct own *own;		/* in the order of the commits */
 	unsigned own_count, own_size;
 };
 
@@ -88,7 +93,10 @@ void channels_task(struct loop_task *task);
 /* The client's server does not bring anything any more, and perhaps did not
  * to the end: what the hub listens to is the hub's now. */
 void channels_take_over(struct channels *channels);
-/* Copies of what was told on this channel will not be looked at any more. */
-void own_forget(struct channels *channels, struct span name);
+/* From what comes next on, something is missing. */
+void channels_miss(struct channels *channels, enum missed why);
+/* What is held of this channel is not told any more, and copies of what was
+ * told are not looked at. */
+void held_forget(struct channels *channels, struct span name);
 
 #endif

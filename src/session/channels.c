@@ -36,13 +36,15 @@
  * it before the ReadyForQuery, as on a direct connection, and knows that it is
  * the client's own (the pid is the server's). It is told at once with the pid
  * that the client has from its login; the hub's copy, which is equal in pid,
- * channel and payload, is dropped when it comes (channels_tell.c).
+ * channel and payload, is dropped when it comes (channels_tell.c). After a
+ * loss of the hub nobody knows whether it will come; it is awaited for a
+ * moment.
  *
  * When a client is told. Postgres does so between transactions only. What
  * comes in the middle of one waits in channels->held; so does what a client is
  * too slow to take. When that gets too long it is dropped, and the client is
  * told by a NOTICE that it has missed something, as it is when the hub was
- * lost.
+ * lost; the NOTICE stands among the notifications where the gap is.
  *
  * If the hub cannot be had, the client is pinned to its server, which goes on
  * to listen for it; the hub is asked again after each of its transactions. So
@@ -157,8 +159,7 @@ seat_destroy(struct seat *seat, struct buf *leave)
 {
 	struct room *room = seat->room;
 
-	own_forget(seat->channels, seat_name(seat));
-
+	held_forget(seat->channels, seat_name(seat));
 	if (seat->asked)
 		buf_add(leave, room->name, room->len + 1);
 	hash_remove(&seat->channels->by_name, &seat->by_name);
@@ -204,6 +205,8 @@ channels_get(struct client *client)
 		return NULL;
 	channels->client = client;
 	channels->hub = hub;
+	for (int i = 0; i < MISSED_REASONS; i++)
+		channels->missed_at[i] = MISSED_NOTHING;
 	loop_task_init(&channels->task, channels_task);
 	list_append(&hub_branch(hub, client->worker)->clients,
 	    &channels->node);
@@ -243,6 +246,7 @@ channels_forget(struct client *client)
 {
 	if (client->channels == NULL)
 		return;
+	buf_finish(&client->channels->held);
 	channels_drop(client->channels, true);
 	channels_destroy(client->channels);
 }
@@ -547,7 +551,7 @@ channels_take_over(struct channels *channels)
 	each_seat(seat, channels) {
 		if (!seat->by_server)
 			continue;
-		channels->missed |= MISSED_HUB;
+		channels_miss(channels, MISSED_HUB);
 		if (!seat->ready)
 			continue;	/* the next server has it again */
 		seat->marked = true;

@@ -13,6 +13,7 @@
 
 #include "base/buf.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/map.h"
 #include "base/mem.h"
 #include "session/channels_inside.h"
@@ -30,22 +31,14 @@
 /* Notifications of the client's own whose copies are still to come. With more
  * of them the hub's copy is the one that is told. */
 #define OWN_MAX 4096
+/* For how long such a copy is awaited that may have been lost. */
+#define OWN_DOUBT_US 1000000
+/* In place of its type, of what is held and not to be told any more. */
+#define HELD_FORGOTTEN 'x'
 
 /*
  * Whose copy counts.
  */
-
-void
-own_forget(struct channels *channels, struct span name)
-{
-	uint64_t channel = span_hash(name);
-	unsigned kept = 0;
-
-	for (unsigned i = 0; i < channels->own_count; i++)
-		if (channels->own[i].channel != channel)
-			channels->own[kept++] = channels->own[i];
-	channels->own_count = kept;
-}
 
 /* Notes that the hub will bring it as well. False: no room. */
 static bool
@@ -63,24 +56,39 @@ own_note(struct channels *channels, uint32_t pid, struct span name,
 		channels->own_size = size;
 	}
 	channels->own[channels->own_count++] =
-	    (struct own){ pid, span_hash(name), span_hash(payload) };
+	    (struct own){ pid, 0, span_hash(name), span_hash(payload) };
 	return true;
 }
 
-/* The hub's copy of what has been told? Then that is settled. */
+/* The hub's copy of what has been told? Then that is settled. Both come in
+ * the order of the commits: what was told before it and has not come yet never
+ * will. */
 static bool
 own_take(struct channels *channels, uint32_t pid, struct span name,
     struct span payload)
 {
 	for (unsigned i = 0; i < channels->own_count; i++) {
-		if (channels->own[i].pid != pid ||
-		    channels->own[i].channel != span_hash(name) ||
-		    channels->own[i].payload != span_hash(payload))
+		struct own *own = &channels->own[i];
+		if (own->pid != pid || own->channel != span_hash(name) ||
+		    own->payload != span_hash(payload) ||
+		    (own->until_us != 0 && clock_us() > own->until_us))
 			continue;
-		channels->own[i] = channels->own[--channels->own_count];
+		channels->own_count -= i + 1;
+		memmove(channels->own, own + 1,
+		    channels->own_count * sizeof(*own));
 		return true;
 	}
 	return false;
+}
+
+/* Copies may be among what was lost. One that was not comes soon; later, what
+ * is equal to it is another client's. */
+static void
+own_doubt(struct channels *channels)
+{
+	for (unsigned i = 0; i < channels->own_count; i++)
+		if (channels->own[i].until_us == 0)
+			channels->own[i].until_us = clock_us() + OWN_DOUBT_US;
 }
 
 static bool
@@ -147,13 +155,33 @@ channels_tell_own(struct client *client, struct span body)
 		stream_send(&client->s, out->at, out->len);
 }
 
+/* Where in `held` the next NOTICE has its place; MISSED_NOTHING. */
+static size_t
+first_missed(const struct channels *channels)
+{
+	size_t first = MISSED_NOTHING;
+
+	for (int i = 0; i < MISSED_REASONS; i++)
+		if (channels->missed_at[i] < first)
+			first = channels->missed_at[i];
+	return first;
+}
+
+void
+channels_miss(struct channels *channels, enum missed why)
+{
+	if (channels->missed_at[why] == MISSED_NOTHING)
+		channels->missed_at[why] = channels->held.len;
+	own_doubt(channels);
+}
+
 void
 channels_tell_later(struct client *client)
 {
 	struct channels *channels = client->channels;
 
-	if (channels != NULL &&
-	    (channels->held.len > 0 || channels->missed != 0))
+	if (channels != NULL && (channels->held.len > 0 ||
+	    first_missed(channels) != MISSED_NOTHING))
 		loop_defer(client->worker->loop, &channels->task);
 }
 
@@ -172,50 +200,74 @@ client_may_be_told(const struct client *client)
 	    server->relay.left == 0;
 }
 
+/* The NOTICEs whose turn it is. */
 static void
 channels_tell_missed(struct channels *channels)
 {
-	static const struct {
-		unsigned why;
-		const char *text;
-	} texts[] = {
-		{ MISSED_HUB, "notifications may have been missed: the "
-		    "connection that listens for this client was lost" },
-		{ MISSED_FULL, "notifications have been missed: too many "
-		    "were waiting to be sent to this client" },
-		{ MISSED_ENCODING, "notifications have been missed: they are "
-		    "not in this client's encoding" },
+	static const char *const texts[MISSED_REASONS] = {
+		[MISSED_HUB] = "notifications may have been missed: the "
+		    "connection that listens for this client was lost",
+		[MISSED_FULL] = "notifications have been missed: too many "
+		    "were waiting to be sent to this client",
+		[MISSED_ENCODING] = "notifications have been missed: they are "
+		    "not in this client's encoding",
 	};
 
-	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
-		if (channels->missed & texts[i].why)
-			client_notice(channels->client, "01000",
-			    texts[i].text);
-	channels->missed = 0;
-	/* Copies of its own may be among them. */
-	channels->own_count = 0;
+	for (int i = 0; i < MISSED_REASONS; i++) {
+		if (channels->missed_at[i] != 0)
+			continue;
+		channels->missed_at[i] = MISSED_NOTHING;
+		client_notice(channels->client, "01000", texts[i]);
+	}
 }
 
-/* Composes what is held, up to a limit; returns how many bytes that took.
- * What the client has unlistened to meanwhile, and what it has had from its
- * server, is left out. */
+/* Those of a channel that the client has unlistened to are not told, even if
+ * it listens again before it could be. */
+void
+held_forget(struct channels *channels, struct span name)
+{
+	struct buf *held = &channels->held;
+	uint64_t channel = span_hash(name);
+	struct span of, payload;
+	struct frame frame;
+	unsigned kept = 0;
+	uint32_t pid;
+
+	for (size_t at = 0; frame_peek(held->at + at, held->len - at,
+	    &frame) == FRAME_OK; at += FRAME_HEADER + frame.body) {
+		check(notification_parse((struct span){ held->at + at +
+		    FRAME_HEADER, frame.body }, &pid, &of, &payload));
+		if (span_eq(of, name))
+			held->at[at] = HELD_FORGOTTEN;
+	}
+	for (unsigned i = 0; i < channels->own_count; i++)
+		if (channels->own[i].channel != channel)
+			channels->own[kept++] = channels->own[i];
+	channels->own_count = kept;
+}
+
+/* Composes what is held, up to a limit and to the next NOTICE; returns how
+ * many bytes that took. What the client has had from its server is left out.*/
 static size_t
 channels_compose_held(struct channels *channels, struct buf *out)
 {
 	const struct buf *held = &channels->held;
+	size_t end = first_missed(channels);
 	struct span name, payload;
 	struct frame frame;
 	size_t at = 0;
 	uint32_t pid;
 
 	buf_clear(out);
-	while (at < held->len && out->len < TELL_MAX && frame_peek(
+	while (at < end && out->len < TELL_MAX && frame_peek(
 	    held->at + at, held->len - at, &frame) == FRAME_OK) {
 		struct span body = { held->at + at + FRAME_HEADER,
 		    frame.body };
 		const struct seat *seat;
 
 		at += FRAME_HEADER + frame.body;
+		if (frame.type == HELD_FORGOTTEN)
+			continue;
 		check(notification_parse(body, &pid, &name, &payload));
 		seat = seat_find(channels, name);
 		if (seat != NULL && seat->by_hub &&
@@ -225,27 +277,36 @@ channels_compose_held(struct channels *channels, struct buf *out)
 	return at;
 }
 
+static void
+channels_tell_some(struct channels *channels)
+{
+	struct client *client = channels->client;
+	struct buf *out = &client->worker->scratch;
+	size_t took = channels_compose_held(channels, out);
+
+	if (out->len > 0 && !out->failed)
+		stream_send(&client->s, out->at, out->len);
+	buf_cut(&channels->held, took);
+	for (int i = 0; i < MISSED_REASONS; i++)
+		if (channels->missed_at[i] != MISSED_NOTHING)
+			channels->missed_at[i] -= took;
+	channels_tell_missed(channels);
+}
+
 void
 channels_task(struct loop_task *task)
 {
 	struct channels *channels =
 	    container_of(task, struct channels, task);
 	struct client *client = channels->client;
-	struct buf *out = &client->worker->scratch;
 
 	if (!client_may_be_told(client))
 		return;
-	while (channels->held.len > 0 && !stream_is_blocked(&client->s)) {
-		size_t took = channels_compose_held(channels, out);
-		if (out->len > 0 && !out->failed)
-			stream_send(&client->s, out->at, out->len);
-		buf_cut(&channels->held, took);
-	}
-	if (channels->held.len > 0)
-		return;
-	buf_finish(&channels->held);
-	if (channels->missed != 0)
-		channels_tell_missed(channels);
+	while (!stream_is_blocked(&client->s) && (channels->held.len > 0 ||
+	    first_missed(channels) != MISSED_NOTHING))
+		channels_tell_some(channels);
+	if (channels->held.len == 0)
+		buf_finish(&channels->held);
 	client_count_bytes(client, 0);
 }
 
@@ -262,6 +323,17 @@ is_ascii(struct span text)
 	return true;
 }
 
+/* No memory: not even for what is held already. */
+static void
+held_lose(struct channels *channels)
+{
+	buf_finish(&channels->held);
+	for (int i = 0; i < MISSED_REASONS; i++)
+		if (channels->missed_at[i] != MISSED_NOTHING)
+			channels->missed_at[i] = 0;
+	channels_miss(channels, MISSED_FULL);
+}
+
 static void
 channels_hold(struct channels *channels, struct span body)
 {
@@ -269,17 +341,16 @@ channels_hold(struct channels *channels, struct span body)
 	struct span name, payload;
 
 	check(notification_parse(body, &pid, &name, &payload));
-	if (channels->held.len + body.len > HELD_MAX) {
-		channels->missed |= MISSED_FULL;
+	if (channels->missed_at[MISSED_FULL] != MISSED_NOTHING ||
+	    channels->held.len + body.len > HELD_MAX) {
+		channels_miss(channels, MISSED_FULL);
 	} else if (channels->foreign && !is_ascii((struct span){ name.at,
 	    body.len - 4 })) {
-		channels->missed |= MISSED_ENCODING;
+		channels_miss(channels, MISSED_ENCODING);
 	} else {
 		put_notification(&channels->held, pid, body);
-		if (channels->held.failed) {
-			buf_finish(&channels->held);
-			channels->missed |= MISSED_FULL;
-		}
+		if (channels->held.failed)
+			held_lose(channels);
 	}
 	channels_tell_later(channels->client);
 }
@@ -369,9 +440,8 @@ channels_resumed(struct worker *worker, struct hub *hub)
 				continue;
 			/* Its mark may be among what was lost. */
 			seat->by_hub = seat->by_hub || seat->marked;
-			channels->missed |= MISSED_HUB;
+			channels_miss(channels, MISSED_HUB);
 		}
-		channels->own_count = 0;
 		channels_tell_later(channels->client);
 	}
 }
