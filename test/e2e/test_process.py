@@ -278,6 +278,8 @@ def test_after_a_kill_it_starts_again_over_its_old_unix_socket(
     pooler.wait_end()
     assert os.path.exists(path)
     pooler.start()
+    # start() asked over TCP, which listens before the unix socket does
+    pooler.wait_log(r"(?s)( is up: .*){2}")
     with wire.Wire.connect(pooler.port, pooler.folder) as client:
         client.login("app", secret("app"), "app")
         assert client.value("SELECT 7") == "7"
