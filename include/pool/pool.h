@@ -14,6 +14,7 @@
 #include "stat/stat.h"
 
 struct hub;
+struct target;
 struct vars;
 
 #define POOL_WORKERS 64			/* the most workers there can be */
@@ -101,6 +102,7 @@ struct pool {
 					 * are closed when they are free */
 	char *database, *user;
 	struct pool_quota *database_quota, *user_quota;
+	_Atomic(struct target *) target; /* where it leads to */
 	pthread_mutex_t lock;		/* guards what follows */
 	/* A reference; the other two point into it. Read without the lock by
 	 * workers, whose own setup keeps the old ones alive at a reload. */

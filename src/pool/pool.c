@@ -40,6 +40,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "conf/conf_database.h"
+#include "pool/target.h"
 #include "pool/vars.h"
 
 #define POOL_MAGIC 0x706f6f6cu
@@ -122,12 +123,17 @@ pool_configure(struct pool *pool, struct conf *conf,
 	    conf_find_user(conf, span_of(pool->user));
 	int per_user = user != NULL ? user->max_user_connections : -1;
 	int clients = user != NULL ? user->max_user_client_connections : -1;
+	struct target *target;
 
 	conf_ref(conf);
 	if (pool->conf != NULL)
 		conf_unref(pool->conf);
 	pool->conf = conf;
 	pool->db = db;
+	/* Without memory for another one it stays with the one it has. */
+	target = target_get(db, span_of(pool->database));
+	if (target != NULL)
+		pool->target = target;
 	pool->conf_user = user;
 	pool->database_quota->max_servers = db->max_db_connections;
 	pool->database_quota->max_clients = db->max_db_client_connections;
@@ -157,13 +163,14 @@ pool_create(struct conf *conf, const struct conf_database *db,
 	pool->magic = POOL_MAGIC;
 	pool->database = mem_strndup(database.at, database.len);
 	pool->user = mem_strndup(user.at, user.len);
+	pool->target = target_get(db, database);
 	pool->database_quota = quota_get(false, database);
 	pool->user_quota = quota_get(true, user);
 	pool->shard_count = directory.workers;
 	pool->shard = mem_zalloc(directory.workers * sizeof(*pool->shard));
 	if (pool->database == NULL || pool->user == NULL ||
-	    pool->database_quota == NULL || pool->user_quota == NULL ||
-	    pool->shard == NULL ||
+	    pool->target == NULL || pool->database_quota == NULL ||
+	    pool->user_quota == NULL || pool->shard == NULL ||
 	    !hash_add(&directory.pools, &pool->by_name,
 	    pool_hash(database, user))) {
 		pool_destroy(pool);
