@@ -5,8 +5,8 @@
  * wire/sqlscan watches for. It knows nothing of quotes and comments and need
  * not: where none of the fragments is, quoted or not, nothing can hide. Each
  * fragment has a pair of letters that is rare in SQL: teMP, aDVis(ory), coNFig,
- * setsEEd, lasTVal, curRVal, pg_settinGS; and, for migrate/detect, miGRat(ions),
- * schema_History, CHangelog, aleMBic, gooSE_db... (see is_suspicious).
+ * setsEEd, lasTVal, curRVal, pg_settinGS; and for migrate/detect miGRat(ions),
+ * schema_History, CHangelog, aleMBic and more (see is_suspicious).
  */
 #include <stddef.h>
 #include <stdint.h>

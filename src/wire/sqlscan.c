@@ -711,7 +711,8 @@ sqlscan_next(struct span *rest, struct span *ret_statement)
 	begin = scan.lex.text.at;
 	scan_statement(&scan);
 	end = scan.lex.text.at;
-	*rest = (struct span){ scan.lex.at, (size_t)(scan.lex.end - scan.lex.at) };
+	*rest = (struct span){ scan.lex.at,
+	    (size_t)(scan.lex.end - scan.lex.at) };
 	*ret_statement = span_trim(
 	    (struct span){ begin, (size_t)(end - begin) });
 	return true;
