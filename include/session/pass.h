@@ -15,6 +15,7 @@
 
 struct client;
 struct server;
+struct stmt;
 
 /* A simple query up to this size is looked at for DEALLOCATE; so no name in
  * one is longer. */
@@ -54,6 +55,15 @@ bool pass_link(struct pass *pass);
 /* Notes a debt; NULL: the client has ended for want of memory. */
 struct owed_entry *pass_owe(struct pass *pass, enum owed_kind kind,
     enum owed_action action);
+/*
+ * Statements on the server: prepares one there, or makes it the unnamed one,
+ * or closes it; waits while that is uncertain. False: not now, or the client
+ * has ended.
+ */
+bool pass_ensure(struct pass *pass, struct stmt *stmt);
+bool pass_put_unnamed(struct pass *pass, struct stmt *stmt);
+bool pass_close_ours(struct pass *pass, struct stmt *stmt);
+bool pass_is_settled(struct pass *pass, const struct stmt *stmt);
 /* A statement that fails, as a Query or a Parse. */
 void pass_put_refusal(struct pass *pass, char type, const char *reason);
 /* Notes with what is owed what the statement does beside answering. */

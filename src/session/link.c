@@ -355,6 +355,7 @@ link_undo(struct client *client)
 	client_count_bytes(client, 0);
 	client->pool->shard[client->worker->index].active--;
 	channels_unlinked(server, client);
+	plans_unlinked(server);
 	server->request_us = client->request_us;
 	server->client = NULL;
 	client->server = NULL;
