@@ -8,9 +8,15 @@
 #include "base/map.h"
 #include "base/span.h"
 
+struct stmt_types {
+	uint32_t len;
+	char text[];			/* count, oids */
+};
+
 /*
  * A statement: the text and parameter types of a Parse message. Equal ones
- * are one object for the whole process. Immutable but for `shape`; any thread.
+ * are one object for the whole process. Immutable but for `shape` and `types`,
+ * which are set once; any thread.
  */
 struct stmt {
 	_Atomic unsigned refs;
@@ -20,6 +26,9 @@ struct stmt {
 	_Atomic uint64_t shape;		/* as clients know it: of its first
 					 * description; 0 = not described.
 					 * session/plans.c */
+	/* The types that its parameters were found to have, as at the end of
+	 * `tail`; NULL = not described, or none. */
+	_Atomic(struct stmt_types *) types;
 	uint32_t effects;		/* wire/sqlscan's set */
 	uint32_t len;
 	char tail[];			/* query NUL, count, type oids */
@@ -41,6 +50,11 @@ void stmt_unref(struct stmt *stmt);	/* takes NULL */
 /* Its name on servers; NUL-terminated. Returns the length. */
 size_t stmt_name(const struct stmt *stmt, char name[STMT_NAME_MAX]);
 struct span stmt_sql(const struct stmt *stmt);
+/* Those types, unless they are set. */
+void stmt_set_types(struct stmt *stmt, struct span types);
+/* The same statement with those types given in the Parse; in this epoch. +1
+ * reference; NULL: out of memory, or there are none. */
+struct stmt *stmt_with_types(const struct stmt *stmt, uint64_t epoch);
 
 /* A client's names. All zeroes is empty. */
 struct stmt_names {

@@ -26,7 +26,7 @@ struct plans {
 	uint64_t bound_epoch;		/* of the statement bound, or described
 					 * last */
 	uint64_t unnamed_shape;		/* of the unnamed slot's statement */
-	uint32_t params;		/* half of a shape that is coming */
+	struct buf types;		/* of parameters: what is described */
 	bool unnamed_asked;		/* that shape decides about a Bind */
 	bool changed;			/* the open transaction has DDL */
 	bool undone;			/* ... and its last tag was ROLLBACK */

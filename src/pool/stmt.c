@@ -19,6 +19,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 
+#include "base/buf.h"
 #include "base/check.h"
 #include "base/mem.h"
 #include "wire/sqlscan.h"
@@ -134,8 +135,43 @@ stmt_unref(struct stmt *stmt)
 	if (last)
 		hash_remove(&shard->statements, &stmt->by_text);
 	pthread_mutex_unlock(&shard->lock);
-	if (last)
+	if (last) {
+		mem_free(stmt->types);
 		mem_free(stmt);
+	}
+}
+
+void
+stmt_set_types(struct stmt *stmt, struct span types)
+{
+	struct stmt_types *set = NULL, *none = NULL;
+
+	if (stmt->types == NULL)
+		set = mem_zalloc(sizeof(*set) + types.len);
+	if (set == NULL)
+		return;
+	set->len = (uint32_t)types.len;
+	memcpy(set->text, types.at, types.len);
+	if (!atomic_compare_exchange_strong(&stmt->types, &none, set))
+		mem_free(set);
+}
+
+struct stmt *
+stmt_with_types(const struct stmt *stmt, uint64_t epoch)
+{
+	const struct stmt_types *types = stmt->types;
+	struct span sql = stmt_sql(stmt);
+	struct buf tail = { 0 };
+	struct stmt *typed = NULL;
+
+	if (types == NULL)
+		return NULL;
+	buf_add(&tail, sql.at, sql.len + 1);
+	buf_add(&tail, types->text, types->len);
+	if (!tail.failed)
+		typed = stmt_intern(buf_span(&tail), stmt->context, epoch);
+	buf_finish(&tail);
+	return typed;
 }
 
 size_t

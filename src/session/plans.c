@@ -330,30 +330,39 @@ bind_adopt(struct pass *pass, struct span name, struct stmt *next)
 	stmt_unref(was);
 }
 
-/* Looks whether `next` is what the client takes `stmt` for. */
+/* Looks whether *next is what the client takes `stmt` for. */
 static enum plan
-bind_judge(struct pass *pass, const struct frame *frame, struct span portal,
-    bool unnamed, struct stmt *stmt, struct stmt *next)
+bind_judge(struct pass *pass, uint64_t parts, bool unnamed, struct stmt *stmt,
+    struct stmt **next)
 {
 	struct client *client = pass->client;
 	struct server *server = client->server;
-	uint64_t want = stmt->shape, have = 0, parts = UINT64_MAX;
+	uint64_t want = stmt->shape, have = 0;
+	struct stmt *typed;
 
-	if (is_described(pass, frame, portal))
-		parts = SHAPE_PARAMS;
 	if ((want & parts) == 0)
 		return PLAN_GO;
-	if (is_asked(&server->owed, next, OWED_SWALLOW)) {
+	if (is_asked(&server->owed, *next, OWED_SWALLOW)) {
 		stream_pause(&client->s, PAUSE_OWED_FULL);
 		return PLAN_WAIT;
 	}
-	if (!server_shape(server, unnamed, next, &have) || have == 0)
-		return bind_ask(pass, unnamed, next);
+	if (!server_shape(server, unnamed, *next, &have) || have == 0)
+		return bind_ask(pass, unnamed, *next);
 	if (((want ^ have) & parts) == 0)
 		return PLAN_GO;
-	if (stmt == next)
+	if (stmt == *next)
 		epoch_is_over(server, stmt->epoch);
-	return PLAN_REFUSED;
+	if (((want ^ have) & SHAPE_PARAMS) == 0)
+		return PLAN_REFUSED;
+	/* As Postgres would, had it been prepared here all the time. */
+	typed = stmt_with_types(stmt, (*next)->epoch);
+	if (typed == NULL || typed == *next) {
+		stmt_unref(typed);
+		return PLAN_REFUSED;
+	}
+	stmt_unref(*next);
+	*next = typed;
+	return bind_judge(pass, parts, unnamed, stmt, next);
 }
 
 enum plan
@@ -363,6 +372,7 @@ plans_check_bind(struct pass *pass, const struct frame *frame,
 	struct client *client = pass->client;
 	struct server *server = client->server;
 	bool unnamed = name.len == 0;
+	uint64_t parts = UINT64_MAX;
 	struct stmt *next;
 	enum plan plan;
 
@@ -378,7 +388,9 @@ plans_check_bind(struct pass *pass, const struct frame *frame,
 		pass_end(pass, END_NO_MEMORY, NULL);
 		return PLAN_WAIT;
 	}
-	plan = bind_judge(pass, frame, portal, unnamed, *stmt, next);
+	if (is_described(pass, frame, portal))
+		parts = (*stmt)->types != NULL ? SHAPE_PARAMS : 0;
+	plan = bind_judge(pass, parts, unnamed, *stmt, &next);
 	if (plan != PLAN_GO) {
 		stmt_unref(next);
 		return plan;
@@ -489,17 +501,23 @@ void
 plans_described(struct server *server, uint8_t type, struct span body)
 {
 	struct owed_entry *head = owed_head(&server->owed);
+	struct buf *types = &server->plans.types;
 	uint64_t shape, known = 0;
 
 	if (type == 't') {
-		server->plans.params = half_of(span_hash(body));
+		buf_clear(types);
+		buf_add_span(types, body);
 		return;
 	}
-	shape = (uint64_t)server->plans.params << 32 | rows_hash(type, body);
+	shape = (uint64_t)half_of(span_hash(buf_span(types))) << 32 |
+	    rows_hash(type, body);
 	if (head->of_unnamed)
 		server->plans.unnamed_shape = shape;
 	else
 		stmt_cache_set_shape(&server->statements, head->stmt, shape);
+	/* Before the shape: who sees that sees these. */
+	if (head->stmt->shape == 0 && types->len > 2 && !types->failed)
+		stmt_set_types(head->stmt, buf_span(types));
 	if (!atomic_compare_exchange_strong(&head->stmt->shape, &known,
 	    shape) && known != shape && head->action == OWED_FORWARD &&
 	    server->client != NULL)
@@ -719,4 +737,5 @@ void
 plans_finish(struct server *server)
 {
 	buf_finish(&server->plans.kept);
+	buf_finish(&server->plans.types);
 }

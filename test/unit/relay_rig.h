@@ -457,6 +457,10 @@ compose_error(struct buf *out, struct span rest)
 	msg_text(out, sqlstate);
 	msg_u8(out, 'M');
 	msg_text(out, rest);
+	if (span_is(sqlstate, "0A000")) {
+		msg_u8(out, 'R');
+		msg_text(out, SPAN("RevalidateCachedQuery"));
+	}
 	msg_u8(out, 0);
 }
 
@@ -541,6 +545,34 @@ compose_row(struct buf *out, struct span rest)
 	out->at[at + 1] = (char)count;
 }
 
+/* "T one,two": columns of these names. */
+static inline void
+compose_columns(struct buf *out, struct span rest)
+{
+	static const char zeroes[18];
+	size_t at = out->len;
+	uint16_t count = 0;
+	struct span column;
+
+	msg_u16(out, 0);
+	for (; span_next(&rest, ',', &column); count++) {
+		msg_text(out, column);
+		buf_add(out, zeroes, sizeof(zeroes));
+	}
+	out->at[at + 1] = (char)count;
+}
+
+/* "t 23": one parameter of that type, or none. */
+static inline void
+compose_types(struct buf *out, struct span rest)
+{
+	uint64_t oid;
+
+	msg_u16(out, rest.len > 0);
+	if (rest.len > 0 && span_parse_u64(rest, &oid))
+		msg_u32(out, (uint32_t)oid);
+}
+
 static inline void
 compose_reply(struct buf *out, char type, struct span rest)
 {
@@ -562,7 +594,13 @@ compose_reply(struct buf *out, char type, struct span rest)
 	case 'D':
 		compose_row(out, rest);
 		break;
-	case 'T': case 't': case 'V':
+	case 'T':
+		compose_columns(out, rest);
+		break;
+	case 't':
+		compose_types(out, rest);
+		break;
+	case 'V':
 		msg_u16(out, 0);
 		break;
 	case 'G': case 'H': case 'W':
