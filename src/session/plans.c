@@ -511,10 +511,11 @@ plans_described(struct server *server, uint8_t type, struct span body)
 	}
 	shape = (uint64_t)half_of(span_hash(buf_span(types))) << 32 |
 	    rows_hash(type, body);
-	if (head->of_unnamed)
-		server->plans.unnamed_shape = shape;
-	else
+	if (!head->of_unnamed)
 		stmt_cache_set_shape(&server->statements, head->stmt, shape);
+	/* Another may have taken the slot since, but not while a Bind waits. */
+	else if (head->action == OWED_SWALLOW)
+		server->plans.unnamed_shape = shape;
 	/* Before the shape: who sees that sees these. */
 	if (head->stmt->shape == 0 && types->len > 2 && !types->failed)
 		stmt_set_types(head->stmt, buf_span(types));

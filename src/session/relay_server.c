@@ -531,7 +531,7 @@ reply_ready(struct reply *reply, const struct frame *frame)
 	plans_ready(server);
 	if (again && server->client != NULL)
 		plans_repeat_batch(server);
-	else if (server->client != NULL)
+	else if (forward && server->client != NULL)
 		server->client->redone = false;
 	if (forward && server->client != NULL)
 		link_query_ended(server->client);
