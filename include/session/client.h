@@ -38,7 +38,7 @@ struct client {
 	bool joined;			/* counted in its pool */
 	bool begin_failed;		/* that transaction is in error */
 	bool keeps_sequences;		/* it has asked for lastval() */
-	bool redone;			/* its batch is there a second time */
+	uint8_t repeated;		/* so many times, of this batch */
 	struct stream s;
 	struct worker *worker;
 	struct list node;		/* the worker's list of this state */

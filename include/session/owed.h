@@ -51,6 +51,7 @@ struct owed_entry {
 	bool ddl, temp;			/* changes the schema; only its own */
 	bool refused;			/* BIND of a statement that is stale */
 	bool of_unnamed;		/* DESCRIBE of the unnamed statement */
+	bool of_portal;			/* ... of a portal with the statement */
 	bool again;			/* SYNC: the batch is to be repeated */
 	struct stmt *stmt;		/* PARSE, CLOSE of ours, DESCRIBE of
 					 * one; a reference */

@@ -25,8 +25,13 @@ struct plans {
 					 * they are as old as the schema */
 	uint64_t bound_epoch;		/* of the statement bound, or described
 					 * last */
+	struct stmt *bound;		/* what the last message has bound, if
+					 * its columns are not known; a
+					 * reference */
+	uint64_t bound_portal;		/* ... to this one */
 	uint64_t unnamed_shape;		/* of the unnamed slot's statement */
 	struct buf types;		/* of parameters: what is described */
+	bool rows_known;		/* those of what is bound now */
 	bool unnamed_asked;		/* that shape decides about a Bind */
 	bool changed;			/* the open transaction has DDL */
 	bool undone;			/* ... and its last tag was ROLLBACK */
@@ -35,8 +40,10 @@ struct plans {
 };
 
 enum plan {
-	PLAN_GO,			/* on this server, the statement is
+	PLAN_READY,			/* on this server, the statement is
 					 * what the client takes it for */
+	PLAN_GO,			/* the same when it has been prepared,
+					 * which may still have to be done */
 	PLAN_WAIT,			/* paused, or at its end */
 	PLAN_REFUSED,			/* it is something else now */
 };
@@ -62,7 +69,12 @@ enum plan plans_check_bind(struct pass *pass, const struct frame *frame,
  * NULL = out of memory. */
 struct stmt *plans_for_describe(const struct client *client,
     struct stmt *stmt);
-/* Notes what is described. */
+/* That Bind was passed on. */
+void plans_note_bind(struct server *server, struct span portal,
+    struct stmt *stmt_or_null);
+/* Notes what is described: a statement, or the portal that was just bound. */
+void plans_note_portal(struct server *server, struct owed_entry *entry,
+    struct span portal);
 void plans_note_describe(struct server *server, struct owed_entry *entry,
     struct stmt *stmt, bool unnamed);
 /* Is nothing under way? Then what comes may be a batch to be kept. */

@@ -65,12 +65,43 @@
 #include "wire/body.h"
 #include "wire/sqlscan.h"
 
-/* A batch that is longer is not kept. */
+/* A batch that is longer is not kept, nor is one repeated for ever. */
 #define KEPT_MAX 4096
+#define REPEATS_MAX 10
 
-/* A shape is two hashes, of which neither is ever 0. */
+/* A shape is two hashes, of which neither is ever 0: that is, not known. */
 #define SHAPE_ROWS UINT64_C(0x00000000ffffffff)
 #define SHAPE_PARAMS UINT64_C(0xffffffff00000000)
+
+static uint64_t
+shape_parts(uint64_t shape)
+{
+	return ((shape & SHAPE_ROWS) != 0 ? SHAPE_ROWS : 0) |
+	    ((shape & SHAPE_PARAMS) != 0 ? SHAPE_PARAMS : 0);
+}
+
+/* Does `have` know all that is known to `want`? */
+static bool
+shape_covers(uint64_t have, uint64_t want)
+{
+	return (shape_parts(want) & ~shape_parts(have)) == 0;
+}
+
+/* Fills in what clients did not know before. False: they knew better. */
+static bool
+shape_learn(struct stmt *stmt, uint64_t shape)
+{
+	uint64_t known = stmt->shape, more;
+
+	do {
+		more = shape & ~shape_parts(known);
+		if (((known ^ shape) & shape_parts(known) &
+		    shape_parts(shape)) != 0)
+			return false;
+	} while (more != 0 && !atomic_compare_exchange_weak(&stmt->shape,
+	    &known, known | more));
+	return true;
+}
 
 /*
  * Epochs.
@@ -221,7 +252,27 @@ stmt_of_now(const struct client *client, struct stmt *stmt)
  * Bind.
  */
 
-/* Is this Bind followed by a Describe of its portal? */
+/* How many columns this Bind names a format for; it is all there. */
+static unsigned
+result_formats(const struct pass *pass, const struct frame *bind)
+{
+	struct body body = body_of(pass_body(pass, bind));
+	unsigned count;
+
+	body_text(&body);
+	body_text(&body);
+	count = body_u16(&body);
+	body_bytes(&body, 2 * (size_t)count);
+	for (count = body_u16(&body); count > 0 && !body.bad; count--) {
+		uint32_t len = body_u32(&body);
+		if (len != UINT32_MAX)
+			body_bytes(&body, len);
+	}
+	return body_u16(&body);
+}
+
+/* Does this Bind not depend on columns that its client knows of: it has no
+ * formats for each, and a Describe of its portal follows? */
 static bool
 is_described(const struct pass *pass, const struct frame *bind,
     struct span portal)
@@ -236,7 +287,8 @@ is_described(const struct pass *pass, const struct frame *bind,
 	    pass_available(pass) - size - FRAME_HEADER < frame.body)
 		return false;
 	return at[FRAME_HEADER] == 'P' &&
-	    memcmp(at + FRAME_HEADER + 1, portal.at, portal.len) == 0;
+	    memcmp(at + FRAME_HEADER + 1, portal.at, portal.len) == 0 &&
+	    result_formats(pass, bind) <= 1;
 }
 
 /* Is a Describe of this statement on its way? */
@@ -264,18 +316,22 @@ server_shape(struct server *server, bool unnamed, const struct stmt *stmt,
 	return server->unnamed == stmt;
 }
 
-/* Nothing stands in the way, as nearly always. */
+/* The server has it as the client knows it, and nothing stands in the way:
+ * nearly always. */
 static bool
 bind_is_plain(struct client *client, bool unnamed, const struct stmt *stmt)
 {
 	struct server *server = client->server;
 	uint64_t shape;
 
-	if (!epoch_is_now(client, stmt->epoch) || stmt->epoch == 0 ||
+	if (!epoch_is_now(client, stmt->epoch) ||
 	    !server_shape(server, unnamed, stmt, &shape))
-		return stmt->epoch == 0;
+		return false;
 	/* What the client has parsed itself is what it was told of. */
-	return unnamed ? !server->plans.unnamed_asked : shape == stmt->shape;
+	if (unnamed)
+		return !server->plans.unnamed_asked;
+	server->plans.rows_known = (shape & SHAPE_ROWS) != 0;
+	return shape == stmt->shape;
 }
 
 /* Asks this server what it makes of the statement. */
@@ -337,18 +393,20 @@ bind_judge(struct pass *pass, uint64_t parts, bool unnamed, struct stmt *stmt,
 {
 	struct client *client = pass->client;
 	struct server *server = client->server;
-	uint64_t want = stmt->shape, have = 0;
+	uint64_t want = stmt->shape & parts, have = 0;
 	struct stmt *typed;
 
-	if ((want & parts) == 0)
+	if (want == 0)
 		return PLAN_GO;
 	if (is_asked(&server->owed, *next, OWED_SWALLOW)) {
 		stream_pause(&client->s, PAUSE_OWED_FULL);
 		return PLAN_WAIT;
 	}
-	if (!server_shape(server, unnamed, *next, &have) || have == 0)
+	if (!server_shape(server, unnamed, *next, &have) ||
+	    !shape_covers(have, want))
 		return bind_ask(pass, unnamed, *next);
-	if (((want ^ have) & parts) == 0)
+	have &= shape_parts(want);
+	if (want == have)
 		return PLAN_GO;
 	if (stmt == *next)
 		epoch_is_over(server, stmt->epoch);
@@ -377,8 +435,11 @@ plans_check_bind(struct pass *pass, const struct frame *frame,
 	enum plan plan;
 
 	server->plans.bound_epoch = (*stmt)->epoch;
+	server->plans.rows_known = false;
+	if (bind_is_plain(client, unnamed, *stmt))
+		return PLAN_READY;
 	/* In a failed transaction it is the server that has the say. */
-	if (bind_is_plain(client, unnamed, *stmt) || server->status == 'E')
+	if ((*stmt)->epoch == 0 || server->status == 'E')
 		return PLAN_GO;
 	/* The client is being told what this server's is. */
 	if (is_asked(&server->owed, *stmt, OWED_FORWARD))
@@ -407,6 +468,35 @@ plans_for_describe(const struct client *client, struct stmt *stmt)
 {
 	return client->server->status == 'E' ? stmt_ref(stmt) :
 	    stmt_of_now(client, stmt);
+}
+
+void
+plans_note_bind(struct server *server, struct span portal, struct stmt *stmt)
+{
+	struct plans *plans = &server->plans;
+	uint64_t shape = 0;
+
+	stmt_unref(plans->bound);
+	plans->bound = NULL;
+	if (stmt == NULL || stmt->epoch == 0 || plans->rows_known ||
+	    !stmt_cache_shape(&server->statements, stmt, &shape) ||
+	    (shape & SHAPE_ROWS) != 0)
+		return;
+	plans->bound = stmt_ref(stmt);
+	plans->bound_portal = span_hash(portal);
+}
+
+void
+plans_note_portal(struct server *server, struct owed_entry *entry,
+    struct span portal)
+{
+	struct plans *plans = &server->plans;
+
+	if (plans->bound == NULL || span_hash(portal) != plans->bound_portal)
+		return;
+	entry->stmt = plans->bound;
+	entry->of_portal = true;
+	plans->bound = NULL;
 }
 
 void
@@ -470,12 +560,10 @@ shape_differs(struct server *server, const struct owed_entry *head,
 {
 	struct client *client = server->client;
 	struct stmt *stmt = head->stmt, *next, *was = NULL;
-	uint64_t epoch = stmt->epoch, known = 0;
 
-	epoch_is_over(server, epoch);
+	epoch_is_over(server, stmt->epoch);
 	next = stmt_of_now(client, stmt);
-	if (next != NULL && !atomic_compare_exchange_strong(&next->shape,
-	    &known, shape) && known != shape) {
+	if (next != NULL && !shape_learn(next, shape)) {
 		/* Nor is it what was found since: then it is its own. */
 		stmt_unref(next);
 		next = stmt_intern((struct span){ stmt->tail, stmt->len },
@@ -502,6 +590,7 @@ plans_described(struct server *server, uint8_t type, struct span body)
 {
 	struct owed_entry *head = owed_head(&server->owed);
 	struct buf *types = &server->plans.types;
+	struct stmt *stmt = head->stmt;
 	uint64_t shape, known = 0;
 
 	if (type == 't') {
@@ -509,18 +598,22 @@ plans_described(struct server *server, uint8_t type, struct span body)
 		buf_add_span(types, body);
 		return;
 	}
-	shape = (uint64_t)half_of(span_hash(buf_span(types))) << 32 |
-	    rows_hash(type, body);
-	if (!head->of_unnamed)
-		stmt_cache_set_shape(&server->statements, head->stmt, shape);
-	/* Another may have taken the slot since, but not while a Bind waits. */
-	else if (head->action == OWED_SWALLOW)
+	shape = rows_hash(type, body);
+	if (!head->of_portal)
+		shape |= (uint64_t)half_of(span_hash(buf_span(types))) << 32;
+	if (!head->of_unnamed) {
+		stmt_cache_shape(&server->statements, stmt, &known);
+		stmt_cache_set_shape(&server->statements, stmt, shape |
+		    (known & ~shape_parts(shape)));
+	} else if (head->action == OWED_SWALLOW) {
+		/* The slot is the same while a Bind waits, and only then. */
 		server->plans.unnamed_shape = shape;
+	}
 	/* Before the shape: who sees that sees these. */
-	if (head->stmt->shape == 0 && types->len > 2 && !types->failed)
-		stmt_set_types(head->stmt, buf_span(types));
-	if (!atomic_compare_exchange_strong(&head->stmt->shape, &known,
-	    shape) && known != shape && head->action == OWED_FORWARD &&
+	if (!head->of_portal && (stmt->shape & SHAPE_PARAMS) == 0 &&
+	    types->len > 2 && !types->failed)
+		stmt_set_types(stmt, buf_span(types));
+	if (!shape_learn(stmt, shape) && head->action == OWED_FORWARD &&
 	    server->client != NULL)
 		shape_differs(server, head, shape);
 }
@@ -609,7 +702,8 @@ plans_keep(struct client *client, bool fresh, const char *at, size_t len)
 	buf_clear(kept);
 	/* The unnamed statement is as new as can be. */
 	if (!fresh || len > KEPT_MAX || len < FRAME_HEADER + 1 ||
-	    client->redone || owed->syncs != 1 || client->relay.left > 0 ||
+	    client->repeated >= REPEATS_MAX || owed->syncs != 1 ||
+	    client->relay.left > 0 ||
 	    owed_at(owed, owed->count - 1)->kind != OWED_SYNC ||
 	    (at[0] == 'P' && at[FRAME_HEADER] == '\0'))
 		return;
@@ -656,7 +750,7 @@ batch_can_repeat(struct server *server, const struct owed_entry *head)
 	size_t at;
 
 	if (kept->len == 0 || server->client == NULL ||
-	    server->client->redone || head->action != OWED_FORWARD ||
+	    head->action != OWED_FORWARD ||
 	    server->status != 'I' || owed->syncs != 1 ||
 	    owed_at(owed, owed->count - 1)->kind != OWED_SYNC)
 		return false;
@@ -706,7 +800,7 @@ plans_repeat_batch(struct server *server)
 	struct client *client = server->client;
 	struct buf *kept = &server->plans.kept;
 
-	client->redone = true;
+	client->repeated++;
 	stream_unread(&client->s, kept->at, kept->len);
 	buf_clear(kept);
 	stream_resume(&client->s, PAUSE_AGAIN);
@@ -731,12 +825,14 @@ void
 plans_unlinked(struct server *server)
 {
 	server->plans.own_epoch = 0;
+	plans_note_bind(server, SPAN(""), NULL);
 	stream_resume(&server->client->s, PAUSE_AGAIN);
 }
 
 void
 plans_finish(struct server *server)
 {
+	stmt_unref(server->plans.bound);
 	buf_finish(&server->plans.kept);
 	buf_finish(&server->plans.types);
 }

@@ -532,7 +532,7 @@ reply_ready(struct reply *reply, const struct frame *frame)
 	if (again && server->client != NULL)
 		plans_repeat_batch(server);
 	else if (forward && server->client != NULL)
-		server->client->redone = false;
+		server->client->repeated = 0;
 	if (forward && server->client != NULL)
 		link_query_ended(server->client);
 	else if (probe)

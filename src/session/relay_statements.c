@@ -554,13 +554,14 @@ pass_bind_note(struct pass *pass, const struct stmt *stmt, struct span rest)
 /* Puts the message, with the name that the server knows. */
 static bool
 pass_bind_put(struct pass *pass, const struct frame *frame,
-    struct span portal, struct span name, struct stmt *stmt)
+    struct span portal, struct span name, struct stmt *stmt,
+    enum plan plan)
 {
 	char ours[STMT_NAME_MAX];
 
 	if (stmt == NULL || name.len == 0)
 		return pass_as_is(pass, frame);
-	if (!pass_ensure(pass, stmt))
+	if (plan != PLAN_READY && !pass_ensure(pass, stmt))
 		return false;
 	return pass_with_name(pass, frame, (struct span){ portal.at,
 	    portal.len + 1 }, name, (struct span){ ours,
@@ -608,8 +609,11 @@ pass_bind(struct pass *pass, const struct frame *frame)
 		server_set_local_portal(server, NULL);
 	if (stmt != NULL && pass_is_deallocate(client, stmt, portal))
 		return pass_bind_local(pass, frame, stmt);
-	return pass_bind_put(pass, frame, portal, name, stmt) &&
-	    pass_owe(pass, OWED_BIND, OWED_FORWARD) != NULL;
+	if (!pass_bind_put(pass, frame, portal, name, stmt, plan) ||
+	    pass_owe(pass, OWED_BIND, OWED_FORWARD) == NULL)
+		return false;
+	plans_note_bind(server, portal, name.len > 0 ? stmt : NULL);
+	return true;
 }
 
 /* 'S' or 'P' and a name; false: not all there, or the client has ended. */
@@ -701,8 +705,14 @@ pass_describe(struct pass *pass, const struct frame *frame)
 		    pass_drop(pass, frame);
 	if (what == 'S' && pass_tracks(client))
 		return pass_describe_statement(pass, frame, name);
-	return pass_as_is(pass, frame) &&
-	    pass_owe(pass, OWED_DESCRIBE, OWED_FORWARD) != NULL;
+
+	struct owed_entry *entry = pass_owe(pass, OWED_DESCRIBE,
+	    OWED_FORWARD);
+	if (entry == NULL)
+		return false;
+	if (what == 'P')
+		plans_note_portal(client->server, entry, name);
+	return pass_as_is(pass, frame);
 }
 
 bool

@@ -479,6 +479,23 @@ compose_parse(struct buf *out, struct span rest)
 	msg_u16(out, 0);
 }
 
+/* "B name/2": with formats for two columns of the result. */
+static inline void
+compose_bind(struct buf *out, struct span rest)
+{
+	struct span name = SPAN("");
+	uint64_t formats = 0;
+
+	span_next(&rest, '/', &name);
+	span_parse_u64(rest, &formats);
+	msg_text(out, name);
+	msg_u16(out, 0);
+	msg_u16(out, 0);
+	msg_u16(out, (uint16_t)formats);
+	for (uint64_t i = 0; i < formats; i++)
+		msg_u16(out, 0);
+}
+
 /* A client's body, where it is more than its text. */
 static inline void
 compose_request(struct buf *out, char type, struct span rest)
@@ -491,9 +508,7 @@ compose_request(struct buf *out, char type, struct span rest)
 		break;
 	case 'B':
 		msg_u8(out, 0);
-		msg_text(out, rest);
-		for (int i = 0; i < 3; i++)
-			msg_u16(out, 0);
+		compose_bind(out, rest);
 		break;
 	case 'D': case 'C':
 		msg_u8(out, portal ? 'P' : 'S');

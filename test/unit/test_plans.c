@@ -124,6 +124,44 @@ who_describes_the_portal_does_not_wait(void **state)
 }
 
 static void
+what_was_told_of_a_portal_binds_who_does_not_ask_again(void **state)
+{
+	static const struct step steps[] = {
+		PREPARED,
+		{ CLIENT, "B s; D @; E; S", "B# D@ E S", "", "B D E S" },
+		{ SERVER, "2; T a; C SELECT 1; Z I", "", "2 T C ZI", "" },
+		PLAIN_BIND,
+		CHANGED,
+		{ CLIENT, "B s; E; S", "P#:SELECT_1 D# H", "", "-P -D" },
+		{ SERVER, "1; t; T a,b", "B# E S", "", "B E S" },
+		{ SERVER, "E 26000 nobody; Z I", "", "E0A000 ZI", "" },
+	};
+
+	(void)state;
+	begin();
+	PLAY(steps);
+	rig_finish();
+}
+
+static void
+who_has_formats_for_each_column_knows_them(void **state)
+{
+	static const struct step steps[] = {
+		DESCRIBED("a"),
+		CHANGED,
+		{ CLIENT, "B s/2; D @; E; S", "P#:SELECT_1 D# H", "",
+		    "-P -D" },
+		{ SERVER, "1; t; T a,b", "B# D@ E S", "", "B D E S" },
+		{ SERVER, "E 26000 nobody; Z I", "", "E0A000 ZI", "" },
+	};
+
+	(void)state;
+	begin();
+	PLAY(steps);
+	rig_finish();
+}
+
+static void
 nor_does_who_was_told_nothing(void **state)
 {
 	static const struct step steps[] = {
@@ -398,20 +436,32 @@ a_batch_of_which_nothing_has_run_is_repeated(void **state)
 }
 
 static void
-it_is_repeated_once(void **state)
+it_is_repeated_until_it_is_plainly_no_use(void **state)
 {
-	static const struct step steps[] = {
+	static const struct step first[] = {
 		PREPARED,
-		{ CLIENT, "B s; D @; E; S", "B# D@ E S", "", "B D E S" },
-		{ SERVER, STALE "; Z I", "C# P#:SELECT_1 B# D@ E S", "",
-		    "-C -P B D E S" },
-		{ SERVER, "3; 1; " STALE "; Z I", "", "E0A000 ZI", "" },
+		{ CLIENT, "B s; E; S", "B# E S", "", "B E S" },
+	};
+	static const struct step more[] = {
+		{ SERVER, STALE "; Z I", "C# P#:SELECT_1 B# E S", "",
+		    "-C -P B E S" },
+		{ SERVER, "3; 1", "", "", "B E S" },
+	};
+	static const struct step last[] = {
+		{ SERVER, STALE "; Z I", "", "E0A000 ZI", "" },
+		{ CLIENT, "B s; E; S", "C# P#:SELECT_1 B# E S", "",
+		    "-C -P B E S" },
+		{ SERVER, "3; 1", "", "", "B E S" },
 	};
 
 	(void)state;
 	begin();
-	PLAY(steps);
-	is_parted();
+	PLAY(first);
+	for (int i = 0; i < 10; i++)
+		PLAY(more);
+	PLAY(last);
+	/* That was another batch. */
+	PLAY(more);
 	rig_finish();
 }
 
@@ -534,6 +584,8 @@ main(void)
 		TEST(a_column_of_another_name_is_another_shape),
 		TEST(who_describes_the_portal_does_not_wait),
 		TEST(nor_does_who_was_told_nothing),
+		TEST(what_was_told_of_a_portal_binds_who_does_not_ask_again),
+		TEST(who_has_formats_for_each_column_knows_them),
 		TEST(a_parameter_keeps_its_type),
 		TEST(a_change_that_is_rolled_back_is_none),
 		TEST(an_index_is_no_change),
@@ -545,7 +597,7 @@ main(void)
 		TEST(what_the_batch_itself_asks_is_not_asked_again),
 		TEST(a_question_that_fails_is_the_clients_error),
 		TEST(a_batch_of_which_nothing_has_run_is_repeated),
-		TEST(it_is_repeated_once),
+		TEST(it_is_repeated_until_it_is_plainly_no_use),
 		TEST(a_type_that_is_gone_is_as_good_a_reason),
 		TEST(another_error_is_not),
 		TEST(what_was_answered_is_not_repeated),
