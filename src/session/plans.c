@@ -666,11 +666,8 @@ plans_ready(struct server *server)
 {
 	struct plans *plans = &server->plans;
 
-	if (server->status != 'I') {
-		/* It was a ROLLBACK TO. */
-		plans->undone = plans->undone && server->status == 'E';
+	if (server->status != 'I')
 		return;
-	}
 	if (plans->changed && !plans->undone)
 		plans_schema_changed(server->pool->target);
 	plans->changed = plans->undone = false;
@@ -740,7 +737,7 @@ kept_skip_answered(const struct buf *kept, uint32_t left, size_t *ret_at)
 	return true;
 }
 
-/* Has nothing of this batch run, and does nothing stand behind it? */
+/* Has nothing of this batch run? A BEGIN may have been put in front of it. */
 static bool
 batch_can_repeat(struct server *server, const struct owed_entry *head)
 {
@@ -750,9 +747,7 @@ batch_can_repeat(struct server *server, const struct owed_entry *head)
 	size_t at;
 
 	if (kept->len == 0 || server->client == NULL ||
-	    head->action != OWED_FORWARD ||
-	    server->status != 'I' || owed->syncs != 1 ||
-	    owed_at(owed, owed->count - 1)->kind != OWED_SYNC)
+	    head->action != OWED_FORWARD || server->status != 'I')
 		return false;
 	for (uint32_t i = 0; i + 1 < owed->count; i++)
 		left += owed_at(owed, i)->action != OWED_SWALLOW;

@@ -533,6 +533,25 @@ in_a_transaction_nothing_is_repeated(void **state)
 }
 
 static void
+nor_is_it_in_one_that_was_put_off(void **state)
+{
+	static const struct step steps[] = {
+		PREPARED,
+		{ CLIENT, "Q BEGIN", "", "C ZT", "" },
+		{ CLIENT, "B s; D @; E; S", "Q:BEGIN B# D@ E S", "",
+		    "-Q B D E S" },
+		{ SERVER, "C BEGIN; Z T; " STALE "; Z E", "", "E0A000 ZE",
+		    "" },
+	};
+
+	(void)state;
+	rig_start("defer_begin = 1\n");
+	rig_begin("transaction");
+	PLAY(steps);
+	rig_finish();
+}
+
+static void
 nor_is_what_others_stand_before_or_behind(void **state)
 {
 	static const struct step behind[] = {
@@ -602,6 +621,7 @@ main(void)
 		TEST(another_error_is_not),
 		TEST(what_was_answered_is_not_repeated),
 		TEST(in_a_transaction_nothing_is_repeated),
+		TEST(nor_is_it_in_one_that_was_put_off),
 		TEST(nor_is_what_others_stand_before_or_behind),
 		TEST(a_client_that_was_told_gets_its_answer_after_all),
 	};
