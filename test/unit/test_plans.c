@@ -577,6 +577,29 @@ nor_is_what_others_stand_before_or_behind(void **state)
 }
 
 static void
+nor_is_half_of_what_ran_together(void **state)
+{
+	static const struct step open_behind[] = {
+		PREPARED,
+		{ CLIENT, "B s; E; S; B s; E", "B# E S B# E", "",
+		    "B E S B E" },
+		{ SERVER, STALE "; Z I", "", "E0A000 ZI", "B E" },
+		{ SERVER, "2; C SELECT 1", "", "2 C", "" },
+	};
+	static const struct step open_before[] = {
+		{ CLIENT, "B s; E; S", "C# P#:SELECT_1 B# E S", "",
+		    "-C -P B E S" },
+		{ SERVER, "3; 1; " STALE "; Z I", "", "E0A000 ZI", "" },
+	};
+
+	(void)state;
+	begin();
+	PLAY(open_behind);
+	PLAY(open_before);
+	rig_finish();
+}
+
+static void
 a_client_that_was_told_gets_its_answer_after_all(void **state)
 {
 	static const struct step steps[] = {
@@ -623,6 +646,7 @@ main(void)
 		TEST(in_a_transaction_nothing_is_repeated),
 		TEST(nor_is_it_in_one_that_was_put_off),
 		TEST(nor_is_what_others_stand_before_or_behind),
+		TEST(nor_is_half_of_what_ran_together),
 		TEST(a_client_that_was_told_gets_its_answer_after_all),
 	};
 
