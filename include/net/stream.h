@@ -28,6 +28,7 @@ enum stream_pause {
 	PAUSE_CLOSING   = 1 << 4,	/* the last bytes go out, then close */
 	PAUSE_ANSWER    = 1 << 5,	/* an answer is being put together */
 	PAUSE_SUSPENDED = 1 << 6,	/* console: SUSPEND */
+	PAUSE_DATABASE  = 1 << 7,	/* idle servers are closed first */
 };
 
 /* How a stream ended. */

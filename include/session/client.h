@@ -12,6 +12,7 @@
 #include "session/relay.h"
 
 struct channels;
+struct database_step;
 struct client_login;
 struct msg_error;
 struct server;
@@ -53,6 +54,7 @@ struct client {
 	struct stmt *unnamed;		/* the unnamed statement, or NULL */
 	struct stmt_names names;
 	struct channels *channels;	/* LISTEN; NULL = none */
+	struct database_step *database_step; /* CREATE DATABASE...; or NULL */
 	struct client_login *login;	/* only until logged in */
 	void *console;			/* admin's own, for CLIENT_CONSOLE */
 	char *console_user;		/* who, when there is no pool */

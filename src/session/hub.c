@@ -575,12 +575,24 @@ hub_look_after(struct hub *hub)
 	else if (limit_us > 0 && hub->asked_us != 0 &&
 	    now_us >= hub->asked_us + limit_us)
 		server_close(server, "no answer to a query of ours");
+	else if (hub->pool->is_created && pool_clients(hub->pool) == 0)
+		server_close(server, "its database's last client has gone");
 	else if (hub_is_wanted(hub) || server->owed.count > 0)
 		hub->empty_us = 0;
 	else if (hub->empty_us == 0)
 		hub->empty_us = now_us;
 	else if (now_us >= hub->empty_us + HUB_LINGER_US)
 		server_close(server, "nobody listens");
+}
+
+void
+hub_vacate(struct pool *pool, const struct worker *here)
+{
+	struct hub *hub = hub_find(pool);
+
+	if (hub != NULL && hub->worker == here && hub->server != NULL &&
+	    hub->server->state == SERVER_LISTENING && !hub_is_wanted(hub))
+		server_close(hub->server, "nobody listens");
 }
 
 static void

@@ -35,6 +35,7 @@
 #include "session/cancel.h"
 #include "session/channels.h"
 #include "session/client.h"
+#include "session/database.h"
 #include "session/hub.h"
 #include "session/server.h"
 #include "session/setup.h"
@@ -338,7 +339,7 @@ link_is_over(const struct client *client)
 	return server->status == 'I' && server->owed.count == 0 &&
 	    !server->owed.batch_open &&
 	    client->relay.left == 0 && server->relay.left == 0 &&
-	    server->touched == 0 && !server->recheck && !server->audited &&
+	    client->database_step == NULL && server->touched == 0 && !server->recheck && !server->audited &&
 	    ((pool_mode(client->pool) != POOL_SESSION && server->pins == 0 &&
 	    server->hears == HEARS_NOTHING) ||
 	    client_should_leave(client));
@@ -355,6 +356,7 @@ link_undo(struct client *client)
 	client_count_bytes(client, 0);
 	client->pool->shard[client->worker->index].active--;
 	channels_unlinked(server, client);
+	database_ended(client);
 	server->request_us = client->request_us;
 	server->client = NULL;
 	client->server = NULL;
@@ -467,6 +469,7 @@ server_give(struct server *server)
 		server_move(server, SERVER_IDLE);
 		server_arm_idle(server);
 		worker_make_room(server->worker, server->pool);
+		database_server_idles(server);
 		break;
 	case POOL_HERE:
 		link_serve(server, container_of(wait, struct client, wait));

@@ -30,6 +30,7 @@
 #include "pool/vars.h"
 #include "session/channels.h"
 #include "session/client.h"
+#include "session/database.h"
 #include "session/link.h"
 #include "session/owed.h"
 #include "session/pass.h"
@@ -235,9 +236,7 @@ pass_answer(struct pass *pass, const struct frame *frame, const char *tag)
 	return true;
 }
 
-/* Waits for the answers to all that was asked before. False: they are in, or
- * will not be before the client has said more. */
-static bool
+bool
 pass_must_wait(struct client *client)
 {
 	const struct server *server = client->server;
@@ -247,6 +246,13 @@ pass_must_wait(struct client *client)
 		return false;
 	stream_pause(&client->s, PAUSE_OWED_FULL);
 	return true;
+}
+
+bool
+pass_database(struct client *client, uint32_t effects, struct span sql)
+{
+	return (effects & SQL_DATABASE) == 0 || (!pass_must_wait(client) &&
+	    database_may_pass(client, effects, sql));
 }
 
 /*
@@ -375,6 +381,8 @@ pass_query(struct pass *pass, const struct frame *frame)
 		return pass_as_is(pass, frame);
 	if (frame->body >= PASS_SCAN_MAX && pass_is_whole(pass, frame))
 		effects = sqlscan(pass_sql(pass, frame), NULL);
+	if (!pass_database(client, effects, pass_sql(pass, frame)))
+		return false;
 	refused = state_is_refused(client, effects);
 	/* A simple query takes the unnamed statement with it; its text may have
 	 * been put in front of a Bind, and must leave while it is there. */

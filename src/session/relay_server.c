@@ -31,6 +31,7 @@
 #include "pool/vars.h"
 #include "session/channels.h"
 #include "session/client.h"
+#include "session/database.h"
 #include "session/hub.h"
 #include "session/link.h"
 #include "session/owed.h"
@@ -409,6 +410,7 @@ reply_tag(struct reply *reply, struct span tag)
 static enum verdict
 reply_complete(struct reply *reply, const struct frame *frame)
 {
+	struct client *client = reply->server->client;
 	struct span tag = { reply->at + reply->pos + FRAME_HEADER,
 	    frame->body - 1 };
 
@@ -417,6 +419,11 @@ reply_complete(struct reply *reply, const struct frame *frame)
 		if (reply->len - reply->pos - FRAME_HEADER < frame->body)
 			return REPLY_MORE;
 		reply_tag(reply, tag);
+	}
+	if (client != NULL && client->database_step != NULL) {
+		if (reply->len - reply->pos - FRAME_HEADER < frame->body)
+			return REPLY_MORE;
+		database_completed(client, tag);
 	}
 	return reply_within(reply, OWED_EXECUTE);
 }
@@ -483,6 +490,9 @@ reply_ready(struct reply *reply, const struct frame *frame)
 	if (status != 'T' && !owed_has_local_bind(&server->owed))
 		server_set_local_portal(server, NULL);
 	server->owed.batch_open = !owed_is_clear(&server->owed);
+	if (forward && server->client != NULL &&
+	    server->client->database_step != NULL)
+		database_answered(server->client);
 	if (forward && server->client != NULL)
 		link_query_ended(server->client);
 	else if (probe)

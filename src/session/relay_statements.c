@@ -305,8 +305,12 @@ pass_parse(struct pass *pass, const struct frame *frame)
 		return false;
 
 	struct span sql = { tail.at, strnlen(tail.at, tail.len) };
-	if (!pass_tracks(client))
-		state_note(client->server, sqlscan(sql, NULL), sql);
+	if (!pass_tracks(client)) {
+		uint32_t effects = sqlscan(sql, NULL);
+		if (!pass_database(client, effects, sql))
+			return false;
+		state_note(client->server, effects, sql);
+	}
 	bool passed = !pass_tracks(client) ?
 	    pass_owe(pass, OWED_PARSE, OWED_FORWARD) != NULL &&
 	    pass_as_is(pass, frame) :
@@ -487,6 +491,8 @@ pass_bind(struct pass *pass, const struct frame *frame)
 	    name.len == 0 ? client->unnamed :
 	    stmt_names_get(&client->names, name);
 	if (stmt != NULL && stmt->effects != 0) {
+		if (!pass_database(client, stmt->effects, stmt_sql(stmt)))
+			return false;
 		const char *refused = state_is_refused(client, stmt->effects);
 		if (refused != NULL)
 			return pass_bind_refused(pass, frame, refused);
