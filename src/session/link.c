@@ -339,7 +339,8 @@ link_is_over(const struct client *client)
 	return server->status == 'I' && server->owed.count == 0 &&
 	    !server->owed.batch_open &&
 	    client->relay.left == 0 && server->relay.left == 0 &&
-	    client->database_step == NULL && server->touched == 0 && !server->recheck && !server->audited &&
+	    client->database_step == NULL &&
+	    server->touched == 0 && !server->recheck && !server->audited &&
 	    ((pool_mode(client->pool) != POOL_SESSION && server->pins == 0 &&
 	    server->hears == HEARS_NOTHING) ||
 	    client_should_leave(client));

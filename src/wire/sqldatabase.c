@@ -13,6 +13,7 @@
 #include "wire/sqldatabase.h"
 
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "wire/sqllex.h"
@@ -73,7 +74,7 @@ read_name(struct sqllex *lex, char name[SQLDATABASE_NAME])
 static bool
 read_options(struct sqllex *lex, char template[SQLDATABASE_NAME])
 {
-	strcpy(template, USUAL_TEMPLATE);
+	snprintf(template, SQLDATABASE_NAME, "%s", USUAL_TEMPLATE);
 	skip_word(lex, "with");
 	while (!sqllex_is_over(lex)) {
 		bool found = sqllex_is_word(lex, "template");
