@@ -256,7 +256,8 @@ database_client_left(struct pool *pool)
 {
 	struct pool_server *place;
 
-	if (!pool_is_deserted(pool))
+	/* At the end the servers are closed anyway, and no mail is read. */
+	if (!pool_is_deserted(pool) || process.leaving == LEAVING_NOW)
 		return;
 	hub_retire(pool);
 	while ((place = pool_pop_idle(pool)) != NULL)
