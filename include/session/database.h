@@ -27,6 +27,8 @@ void database_completed(struct client *client, struct span tag);
 void database_answered(struct client *client);
 void database_ended(struct client *client);
 
+/* Is no server to idle where this pool's are? */
+bool database_is_left_alone(const struct pool *pool);
 /* The last client of a pool whose database a client has created may have gone:
  * if so its servers are closed. */
 void database_client_left(struct pool *pool);

@@ -166,13 +166,17 @@ step_begin(struct client *client, const struct sqldatabase *what)
 	step->what = *what;
 	step->target = created_target(conf_of(client), client->pool,
 	    step_needs(step));
-	if (step->target == NULL || !vacate_start(client, step)) {
+	if (step->target == NULL) {
 		mem_delete(&database_step_type, step);
 		return;
 	}
+	/* Before anybody closes a server: else one may take its place. */
 	step->target->vacated++;
 	client->database_step = step;
-	stream_pause(&client->s, PAUSE_DATABASE);
+	if (vacate_start(client, step))
+		stream_pause(&client->s, PAUSE_DATABASE);
+	else
+		database_ended(client);
 }
 
 bool
@@ -251,6 +255,13 @@ pool_is_deserted(const struct pool *pool)
 	return pool->is_created && pool_clients(pool) == 0;
 }
 
+bool
+database_is_left_alone(const struct pool *pool)
+{
+	return pool_is_deserted(pool) ||
+	    atomic_load(&pool->target)->vacated > 0;
+}
+
 void
 database_client_left(struct pool *pool)
 {
@@ -271,8 +282,7 @@ database_server_idles(struct server *server)
 {
 	struct pool *pool = server->pool;
 
-	if ((pool_is_deserted(pool) ||
-	    atomic_load(&pool->target)->vacated > 0) &&
+	if (database_is_left_alone(pool) &&
 	    pool_remove_idle(pool, &server->place))
 		server_close(server, "its database keeps no idle servers");
 }

@@ -106,14 +106,14 @@ def shadow_round(pooler, main, drop, user="app"):
 DROPS = ("DROP DATABASE IF EXISTS {} WITH (FORCE)", "DROP DATABASE {}")
 
 
-def make_used(pooler, cluster, name):
-    """A database that nobody has created through the pooler, and that has an
-    idle server there."""
+def make_used(pooler, cluster, name, idle=1):
+    """A database that nobody has created through the pooler, and that has so
+    many idle servers there."""
     cluster.rows(f'CREATE DATABASE "{name}" OWNER app')
     with pooler.connect(database=name) as client:
         assert client.value("SELECT current_database()") == name
-    wait_until(lambda: pooler.pool(name)["sv_idle"] == 1, "an idle server")
-    assert sessions(cluster, name) == 1
+    wait_until(lambda: pooler.pool(name)["sv_idle"] == idle, "idle servers")
+    assert sessions(cluster, name) == idle
 
 
 # The shadow database of a migration tool
@@ -358,6 +358,11 @@ def test_idle_servers_are_gone_before_a_copy_or_a_rename(
         main.rows(sql)
 
 
+def listens(pooler, name):
+    return [row for row in pooler.console("SHOW SERVERS")
+            if (row["database"], row["state"]) == (name, "listening")]
+
+
 def test_one_that_only_listened_is_not_in_the_way(pooler, any_postgres):
     any_postgres.rows("CREATE DATABASE y OWNER app")
     with pooler.connect() as main:
@@ -365,15 +370,17 @@ def test_one_that_only_listened_is_not_in_the_way(pooler, any_postgres):
         for name in ("x", "y") if "*" in pooler.databases else ("x",):
             with pooler.connect(database=name) as client:
                 client.rows("LISTEN here")
-                client.rows("NOTIFY here")
+                wait_until(lambda: listens(pooler, name), "it listens")
             main.rows(f"DROP DATABASE {name}")
 
 
 def test_a_server_that_is_given_back_meanwhile_is_closed(
         start_pgsluice, any_postgres):
-    pooler = start_pgsluice(any_postgres,
-                            databases=with_fallback(any_postgres))
-    make_used(pooler, any_postgres, "x")
+    databases = with_fallback(any_postgres)
+    databases["x"] = (f"host=127.0.0.1 port={any_postgres.port} user=app"
+                      " min_pool_size=2")
+    pooler = start_pgsluice(any_postgres, databases=databases)
+    make_used(pooler, any_postgres, "x", idle=2)
 
     def is_waiting():
         return any_postgres.rows("SELECT 1 FROM pg_stat_activity WHERE query"
@@ -384,6 +391,8 @@ def test_a_server_that_is_given_back_meanwhile_is_closed(
         client.rows("SELECT 1")
         main.send(wire.query("DROP DATABASE x"))
         wait_until(is_waiting, "a DROP that waits")
+        # Meanwhile none is opened for the sake of min_pool_size.
+        assert pooler.pool("x")["sv_login"] == 0
         client.rows("COMMIT")
         assert main.shapes(main.until_ready()) == "CZ"
 
