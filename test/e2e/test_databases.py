@@ -406,8 +406,7 @@ def test_what_is_in_use_stays_unless_forced(start_pgsluice, any_postgres):
         client.rows("SELECT 1")
         told(main.query("DROP DATABASE x"), "ERROR", "55006")
         client.rows("SELECT 1")
-        assert main.shapes(
-            main.query("DROP DATABASE x WITH (FORCE)")) == "CZ"
+        main.rows("DROP DATABASE x WITH (FORCE)")
 
 
 def test_one_that_goes_while_it_waits_for_its_drop(
