@@ -13,6 +13,8 @@
 
 struct channels;
 struct database_step;
+struct migrant;
+struct tool;
 struct client_login;
 struct msg_error;
 struct server;
@@ -39,6 +41,8 @@ struct client {
 	bool joined;			/* counted in its pool */
 	bool begin_failed;		/* that transaction is in error */
 	bool keeps_sequences;		/* it has asked for lastval() */
+	bool is_resting;		/* with a server, between two
+					 * transactions: pool/hold.h */
 	struct stream s;
 	struct worker *worker;
 	struct list node;		/* the worker's list of this state */
@@ -55,6 +59,9 @@ struct client {
 	struct stmt_names names;
 	struct channels *channels;	/* LISTEN; NULL = none */
 	struct database_step *database_step; /* CREATE DATABASE...; or NULL */
+	uint8_t guard;			/* enum guard; session/guard.h */
+	struct migrant *migrant;	/* it runs migrations; NULL = no */
+	const struct tool *migrates;	/* it has said so; NULL = no */
 	struct client_login *login;	/* only until logged in */
 	void *console;			/* admin's own, for CLIENT_CONSOLE */
 	char *console_user;		/* who, when there is no pool */

@@ -28,7 +28,9 @@
 #include "session/cancel.h"
 #include "session/channels.h"
 #include "session/database.h"
+#include "session/guard.h"
 #include "session/link.h"
+#include "session/migrant.h"
 #include "session/server.h"
 #include "session/setup.h"
 #include "session/worker.h"
@@ -108,8 +110,8 @@ client_tracks_statements(const struct client *client)
 bool
 client_should_leave(const struct client *client)
 {
-	(void)client;
-	return process.leaving >= LEAVING_IDLE;
+	/* One that migrates may end what it has begun. */
+	return process.leaving >= LEAVING_IDLE && client->migrant == NULL;
 }
 
 /*
@@ -239,6 +241,9 @@ client_release(struct client *client)
 		pool_leave(client->pool, &client->wait);
 	if (client->server != NULL)
 		link_cut(client);
+	migrant_client_gone(client);
+	if (client->guard != GUARD_NONE)
+		guard_leave(client);
 	if (client->state == CLIENT_CONSOLE)
 		process.console_leave(client);
 	client_login_free(client);
@@ -271,6 +276,9 @@ client_drop(struct client *client)
 {
 	if (client->server != NULL)
 		client_detach(client);
+	migrant_client_gone(client);
+	if (client->guard != GUARD_NONE)
+		guard_leave(client);
 	if (client->state == CLIENT_WAITING)
 		pool_leave(client->pool, &client->wait);
 	if (client->state == CLIENT_CONSOLE)
@@ -301,6 +309,7 @@ client_refuse(struct client *client, enum ending ending, const char *detail)
 	client->begin_failed = client->begin != NULL;
 	if (client->state == CLIENT_WAITING) {
 		pool_leave(client->pool, &client->wait);
+		guard_leave(client);
 		client_error(client, ending, detail);
 		client_move(client, CLIENT_REFUSED);
 		client_arm(client);
