@@ -275,6 +275,9 @@ pass_deallocate(struct pass *pass, const struct frame *frame,
 	    server->owed.skipping || server->status == 'E' ||
 	    state_has_prepared(server)))
 		return false;
+	/* As any simple query does. */
+	stmt_unref(client->unnamed);
+	client->unnamed = NULL;
 	if (effects == SQL_DEALLOCATE_ALL) {
 		stmt_names_clear(&client->names);
 		*ret_go_on = pass_answer(pass, frame, "DEALLOCATE ALL");
@@ -380,8 +383,6 @@ pass_query(struct pass *pass, const struct frame *frame)
 	 * been put in front of a Bind, and must leave while it is there. */
 	if (client->unnamed != NULL)
 		stream_flush(&server->s);
-	stmt_unref(client->unnamed);
-	client->unnamed = NULL;
 	server_set_unnamed(server, NULL);
 	server_set_local_portal(server, NULL);
 
@@ -391,6 +392,9 @@ pass_query(struct pass *pass, const struct frame *frame)
 	struct owed_entry *entry = pass_owe(pass, OWED_QUERY, OWED_FORWARD);
 	if (entry == NULL)
 		return false;
+	entry->unnamed = true;
+	entry->unnamed_was = client->unnamed;
+	client->unnamed = NULL;
 	if (refused != NULL) {
 		pass_put_refusal(pass, 'Q', refused);
 		return pass_drop(pass, frame);
