@@ -18,11 +18,10 @@ struct hub_branch;
 /* Why a client may have missed something. */
 enum missed {
 	MISSED_HUB,
-	MISSED_FULL,
 	MISSED_ENCODING,
-	MISSED_REASONS,
+	MISSED_FULL,			/* all that comes, until what is held
+					 * has been told */
 };
-#define MISSED_NOTHING SIZE_MAX
 
 /* A channel, and those of this worker's clients that listen to it. */
 struct room {
@@ -63,9 +62,9 @@ struct channels {
 	struct list seats;
 	struct hash by_name;		/* the same */
 	struct loop_task task;		/* tells what is held */
-	struct buf held;		/* messages */
-	size_t missed_at[MISSED_REASONS]; /* there in `held` the client is to
-					 * be told; MISSED_NOTHING */
+	struct buf held;		/* messages; a NOTICE wherever something
+					 * is missing among them */
+	bool is_full;			/* MISSED_FULL, behind what is held */
 	bool foreign;			/* another client_encoding */
 	uint64_t serial;		/* of the last question, or mark */
 	struct own *own;		/* in the order of the commits */

@@ -205,8 +205,6 @@ channels_get(struct client *client)
 		return NULL;
 	channels->client = client;
 	channels->hub = hub;
-	for (int i = 0; i < MISSED_REASONS; i++)
-		channels->missed_at[i] = MISSED_NOTHING;
 	loop_task_init(&channels->task, channels_task);
 	list_append(&hub_branch(hub, client->worker)->clients,
 	    &channels->node);

@@ -61,8 +61,9 @@ struct hub {
 	struct worker *worker;		/* where it lives */
 	struct server *server;		/* NULL = none */
 	bool is_open;			/* the server is logged in */
-	bool is_up;			/* ... and listens to all channels */
-	bool was_lost;			/* all are to be told when it is up */
+	bool is_hearing;		/* ... and listens to all channels */
+	bool is_up;			/* ... and has said so */
+	bool was_lost;			/* all are to be told when it hears */
 	struct hash channels;		/* struct hub_channel */
 	struct list asked;		/* struct hub_mail: to be answered, in
 					 * order; what was sent stands behind
@@ -512,6 +513,18 @@ hub_tell_resumed(struct hub *hub)
 	}
 }
 
+/* What was notified after its LISTENs comes before their answer: the first of
+ * it says as well that they have been committed. */
+static void
+hub_hears(struct hub *hub)
+{
+	if (hub->is_hearing)
+		return;
+	hub->is_hearing = true;
+	if (hub->was_lost)
+		hub_tell_resumed(hub);
+}
+
 void
 hub_answered(struct server *server)
 {
@@ -530,10 +543,9 @@ hub_answered(struct server *server)
 		hub_answer(container_of(first, struct hub_mail, node), true);
 		return;
 	}
+	hub_hears(hub);
 	hub->is_up = true;
 	hub->failures = 0;
-	if (hub->was_lost)
-		hub_tell_resumed(hub);
 	hub_answer_all(hub, true, false);
 }
 
@@ -545,9 +557,10 @@ hub_gone(struct server *server)
 	check(hub->server == server);
 	pool_release_aside(hub->pool);
 	hub->failures = hub->is_up ? 0 : hub->failures + 1;
-	hub->was_lost = hub->was_lost || hub->is_up;
+	hub->was_lost = hub->was_lost || hub->is_hearing;
 	hub->server = NULL;
 	hub->is_open = false;
+	hub->is_hearing = false;
 	hub->is_up = false;
 	hub->asked_us = 0;
 	if (process.leaving == LEAVING_NOW)
@@ -636,6 +649,8 @@ hub_notified(struct server *server, struct span bytes)
 	struct span payload = body_text(&body);
 	if (!body_is_done(&body))
 		return false;
+	if (hub->is_open)
+		hub_hears(hub);
 	if (span_eq(name, hub_mark_channel())) {
 		hub_pass_mark(hub, payload);
 		return true;
