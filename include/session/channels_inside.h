@@ -45,6 +45,8 @@ struct seat {
 	bool marked;			/* the mark is on its way */
 	bool by_server;			/* what the server brings counts */
 	bool by_hub;			/* what the hub brings counts */
+	bool lost;			/* the mark may be; there is to be
+					 * another, and a NOTICE with it */
 	bool seen;			/* by the probe */
 };
 
@@ -90,8 +92,11 @@ struct seat *seat_find(const struct channels *channels, struct span name);
 /* Tells what is held, if this is the moment. */
 void channels_task(struct loop_task *task);
 /* The client's server does not bring anything any more, and perhaps did not
- * to the end: what the hub listens to is the hub's now. */
+ * to the end: what the hub listens to is the hub's from the next mark on. */
 void channels_take_over(struct channels *channels);
+/* Has the hub make the mark, for those which are lost and which no server
+ * brings. */
+void channels_mark_anew(struct channels *channels);
 /* From what comes next on, something is missing. */
 void channels_miss(struct channels *channels, enum missed why);
 /* What is held of this channel is not told any more, and copies of what was

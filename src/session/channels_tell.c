@@ -141,6 +141,22 @@ own_doubt(struct channels *channels)
 			channels->own[i].until_us = clock_us() + OWN_DOUBT_US;
 }
 
+/* The server's copy of the mark: from here on it is the hub's turn. */
+static void
+channels_server_marked(struct channels *channels)
+{
+	struct seat *seat;
+	bool lost = false;
+
+	each_seat(seat, channels)
+		if (seat->marked) {
+			lost = lost || (seat->lost && seat->by_server);
+			seat->by_server = false;
+		}
+	if (lost)
+		channels_mark_anew(channels);
+}
+
 enum channels_verdict
 channels_judge(struct server *server, struct span body)
 {
@@ -155,9 +171,8 @@ channels_judge(struct server *server, struct span body)
 		return CHANNELS_DROP;
 	channels = server->client->channels;
 	if (channels != NULL && span_eq(name, hub_mark_channel())) {
-		each_seat(seat, channels)
-			if (seat->marked && pid == server->pid)
-				seat->by_server = false;
+		if (pid == server->pid)
+			channels_server_marked(channels);
 		return CHANNELS_DROP;
 	}
 	seat = channels == NULL ? NULL : seat_find(channels, name);
@@ -434,12 +449,20 @@ channels_marked(struct worker *worker, uint64_t client_id, uint64_t serial)
 {
 	struct channels *channels = channels_by_id(worker, client_id);
 	struct seat *seat;
+	bool lost = false;
 
 	if (channels == NULL)
 		return;
 	each_seat(seat, channels)
-		if (seat->marked && seat->serial == serial)
+		if (seat->marked && seat->serial == serial) {
+			lost = lost || seat->lost;
+			seat->lost = false;
 			seat->by_hub = true;
+		}
+	if (!lost)
+		return;
+	channels_miss(channels, MISSED_HUB);
+	channels_tell_later(channels->client);
 }
 
 void
@@ -486,9 +509,10 @@ channels_resumed(struct worker *worker, struct hub *hub)
 			if (!seat->ready)
 				continue;
 			/* Its mark may be among what was lost. */
-			seat->by_hub = seat->by_hub || seat->marked;
+			seat->lost = seat->marked && !seat->by_hub;
 			channels_miss(channels, MISSED_HUB);
 		}
+		channels_mark_anew(channels);
 		channels_tell_later(channels->client);
 	}
 }

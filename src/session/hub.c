@@ -87,6 +87,7 @@ struct hub_channel {
 enum hub_news {
 	HUB_SUBSCRIBE,
 	HUB_UNSUBSCRIBE,
+	HUB_MARK_ANEW,
 	HUB_RETIRE,
 	/* from the hub to a worker: */
 	HUB_ANSWER,
@@ -241,6 +242,19 @@ hub_unsubscribe(struct hub *hub, const struct worker *from,
 	mail_post(mail, hub->worker);
 }
 
+bool
+hub_mark(struct hub *hub, uint64_t client_id, uint64_t serial)
+{
+	struct hub_mail *mail = mail_create(hub, HUB_MARK_ANEW, SPAN_NONE);
+
+	if (mail == NULL)
+		return false;
+	mail->client_id = client_id;
+	mail->serial = serial;
+	mail_post(mail, hub->worker);
+	return true;
+}
+
 void
 hub_retire(struct pool *pool)
 {
@@ -285,6 +299,14 @@ hub_put_name(struct buf *out, const char *word, struct span name)
 		buf_add(out, name.at + i, 1);
 	}
 	buf_add_text(out, "\";");
+}
+
+void
+hub_put_mark(struct buf *out, uint64_t client_id, uint64_t serial)
+{
+	buf_printf(out, "NOTIFY \"%.*s\",'%llu %llu'",
+	    SPAN_ARG(hub_mark_channel()), (unsigned long long)client_id,
+	    (unsigned long long)serial);
 }
 
 /*
@@ -720,6 +742,22 @@ hub_read_unsubscribe(struct hub *hub, struct hub_mail *mail)
 }
 
 static void
+hub_read_mark(struct hub *hub, struct hub_mail *mail)
+{
+	size_t began;
+	struct buf *out = hub_begin(hub, &began);
+
+	if (!hub->is_open) {
+		mem_free(mail);
+		return;
+	}
+	hub_put_mark(out, mail->client_id, mail->serial);
+	mail->sent = true;
+	list_append(&hub->asked, &mail->node);
+	hub_ask(hub, out, began);
+}
+
+static void
 hub_read(struct hub_mail *mail)
 {
 	struct hub *hub = mail->hub;
@@ -731,6 +769,9 @@ hub_read(struct hub_mail *mail)
 		return;
 	case HUB_UNSUBSCRIBE:
 		hub_read_unsubscribe(hub, mail);
+		return;
+	case HUB_MARK_ANEW:
+		hub_read_mark(hub, mail);
 		return;
 	case HUB_RETIRE:
 		if (hub->server != NULL)
