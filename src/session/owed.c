@@ -36,9 +36,7 @@ void
 owed_finish(struct owed *owed)
 {
 	while (owed->count > 0) {
-		struct owed_entry *entry = owed_head(owed);
-		stmt_unref(entry->stmt);
-		owed_change_free(entry->change);
+		owed_entry_clear(owed_head(owed));
 		owed_pop(owed);
 	}
 	mem_free(owed->ring);
@@ -148,7 +146,8 @@ owed_is_uncertain(const struct owed *owed, const char *name, size_t len)
 		const struct owed_entry *entry = owed_at(owed, i);
 		bool about = entry_is_about(entry, name, len);
 
-		if (about && (earlier || entry->kind == OWED_QUERY))
+		if (about && (earlier ||
+		    (entry->kind == OWED_QUERY && len > 0)))
 			return true;
 		if (about && len == 0)
 			return false;
@@ -199,10 +198,14 @@ owed_may_end(const struct owed *owed)
 }
 
 void
-owed_change_free(struct owed_change *change)
+owed_entry_clear(struct owed_entry *entry)
 {
-	if (change == NULL)
-		return;
-	stmt_unref(change->was);
-	mem_free(change);
+	stmt_unref(entry->stmt);
+	stmt_unref(entry->unnamed_was);
+	if (entry->change != NULL)
+		stmt_unref(entry->change->was);
+	mem_free(entry->change);
+	entry->stmt = NULL;
+	entry->unnamed_was = NULL;
+	entry->change = NULL;
 }

@@ -271,11 +271,12 @@ pass_parse_unnamed(struct pass *pass, const struct frame *frame,
 	}
 	client->unnamed = stmt;
 	entry = pass_owe(pass, OWED_PARSE, OWED_FORWARD);
-	if (entry == NULL)
+	if (entry == NULL) {
+		stmt_unref(same ? NULL : was);
 		return false;
+	}
 	entry->unnamed = true;
-	if (!same && !pass_note_change(pass, entry, SPAN(""), was))
-		return false;
+	entry->unnamed_was = same ? stmt_ref(was) : was;
 	server_set_unnamed(client->server, stmt);
 	stat_add(&client->pool->shard[client->worker->index].stat,
 	    STAT_server_parse_count, 1);
@@ -833,9 +834,10 @@ pass_close(struct pass *pass, const struct frame *frame)
 		return false;
 	if (name.len == 0) {
 		entry = pass_owe(pass, OWED_CLOSE, OWED_FORWARD);
-		if (entry == NULL ||
-		    !pass_note_change(pass, entry, name, client->unnamed))
+		if (entry == NULL)
 			return false;
+		entry->unnamed = true;
+		entry->unnamed_was = client->unnamed;
 		client->unnamed = NULL;
 		server_set_unnamed(client->server, NULL);
 		return pass_as_is(pass, frame);
