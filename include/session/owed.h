@@ -49,6 +49,7 @@ struct owed_entry {
 	bool ends;			/* a COMMIT, or it may be one */
 	struct stmt *stmt;		/* PARSE, CLOSE of ours; a reference */
 	struct owed_change *change;	/* NULL = nothing to undo */
+	char *sql;			/* for the log (slow.c); or NULL */
 };
 
 struct owed {
@@ -63,6 +64,9 @@ struct owed {
 	bool batch_open;		/* an extended batch was begun, and no Z
 					 * has ended it */
 	bool copy_in;			/* the server reads COPY data */
+	char *sql;			/* of what was passed on, for the next
+					 * entry that a Z of the client's takes
+					 * off; NULL = not kept */
 };
 
 /* No more than this many entries (the client is paused before): Postgres

@@ -39,8 +39,10 @@ owed_finish(struct owed *owed)
 		struct owed_entry *entry = owed_head(owed);
 		stmt_unref(entry->stmt);
 		owed_change_free(entry->change);
+		mem_free(entry->sql);
 		owed_pop(owed);
 	}
+	mem_free(owed->sql);
 	mem_free(owed->ring);
 	memset(owed, 0, sizeof(*owed));
 }
@@ -87,6 +89,10 @@ owed_push(struct owed *owed, enum owed_kind kind, enum owed_action action)
 	owed_count(owed, entry, 1);
 	if (action != OWED_LOCAL && kind < OWED_SYNC)
 		owed->batch_open = true;
+	if (action == OWED_FORWARD && kind >= OWED_SYNC) {
+		entry->sql = owed->sql;
+		owed->sql = NULL;
+	}
 	return entry;
 }
 

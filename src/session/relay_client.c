@@ -35,6 +35,7 @@
 #include "session/pass.h"
 #include "session/server.h"
 #include "session/setup.h"
+#include "session/slow.h"
 #include "session/state.h"
 #include "session/worker.h"
 #include "wire/body.h"
@@ -388,6 +389,8 @@ pass_query(struct pass *pass, const struct frame *frame)
 	if (state_must_forget(server, effects) && !pass_put_forget(pass))
 		return false;
 
+	struct span sql = pass_sql(pass, frame);
+	slow_keep_text(client, sql);
 	struct owed_entry *entry = pass_owe(pass, OWED_QUERY, OWED_FORWARD);
 	if (entry == NULL)
 		return false;
@@ -396,7 +399,7 @@ pass_query(struct pass *pass, const struct frame *frame)
 		return pass_drop(pass, frame);
 	}
 	pass_note_effects(server, entry, effects);
-	state_note(server, effects, pass_sql(pass, frame));
+	state_note(server, effects, sql);
 	return pass_as_is(pass, frame);
 }
 

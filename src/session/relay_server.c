@@ -227,8 +227,10 @@ owed_undo(struct server *server, uint32_t i)
 		server_set_local_portal(server, NULL);
 	stmt_unref(entry->stmt);
 	owed_change_free(entry->change);
+	mem_free(entry->sql);
 	entry->stmt = NULL;
 	entry->change = NULL;
+	entry->sql = NULL;
 }
 
 void
@@ -240,6 +242,8 @@ server_forget_owed(struct server *server)
 		owed_undo(server, owed->count - 1);
 		owed_pop_last(owed);
 	}
+	mem_free(owed->sql);
+	owed->sql = NULL;
 	owed->skipping = false;
 	owed->copy_in = false;
 }
@@ -442,6 +446,11 @@ reply_copy_in(struct reply *reply)
 		 * what is owed then. This server is not used again. */
 		if (next->kind != OWED_SYNC)
 			server->tainted = true;
+		/* The Sync behind the COPY is the one that is answered. */
+		if (owed->sql == NULL) {
+			owed->sql = next->sql;
+			next->sql = NULL;
+		}
 		owed_undo(server, 1);
 		owed_remove(owed, 1);
 	}
@@ -472,6 +481,8 @@ reply_ready(struct reply *reply, const struct frame *frame)
 	bool forward = head->action == OWED_FORWARD;
 	bool probe = head->probe;
 	bool leaves = head->leaves;
+	char *sql = head->sql;
+	head->sql = NULL;
 	server->status = status;
 	server->owed.copy_in = false;
 	server->discarded = false;
@@ -484,7 +495,7 @@ reply_ready(struct reply *reply, const struct frame *frame)
 		server_set_local_portal(server, NULL);
 	server->owed.batch_open = !owed_is_clear(&server->owed);
 	if (forward && server->client != NULL)
-		link_query_ended(server->client);
+		link_query_ended(server->client, sql);
 	else if (probe)
 		state_probed(server);
 	else if (leaves)
@@ -493,6 +504,8 @@ reply_ready(struct reply *reply, const struct frame *frame)
 		hub_answered(server);
 	if (!forward && server->client != NULL)
 		link_vars_accepted(server);
+	if (sql != NULL)
+		mem_free(sql);
 	return forward ? REPLY_PASS : REPLY_SWALLOW;
 }
 

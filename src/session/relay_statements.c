@@ -21,6 +21,7 @@
 #include "session/owed.h"
 #include "session/pass.h"
 #include "session/server.h"
+#include "session/slow.h"
 #include "session/state.h"
 #include "session/worker.h"
 #include "wire/body.h"
@@ -305,6 +306,7 @@ pass_parse(struct pass *pass, const struct frame *frame)
 		return false;
 
 	struct span sql = { tail.at, strnlen(tail.at, tail.len) };
+	slow_keep_text(client, sql);
 	if (!pass_tracks(client))
 		state_note(client->server, sqlscan(sql, NULL), sql);
 	bool passed = !pass_tracks(client) ?
@@ -523,6 +525,8 @@ pass_bind(struct pass *pass, const struct frame *frame)
 		    pass_drop(pass, frame);
 	}
 
+	if (stmt != NULL)
+		slow_keep_text(client, stmt_sql(stmt));
 	bool passed = stmt == NULL || name.len == 0 ?
 	    pass_as_is(pass, frame) :
 	    pass_with_name(pass, frame, (struct span){ portal.at,
