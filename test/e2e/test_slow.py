@@ -1,6 +1,7 @@
 """log_min_duration: what is logged, what is counted, and what is not."""
 
 import re
+import time
 
 import pytest
 
@@ -12,6 +13,7 @@ pytestmark = pytest.mark.core
 
 FAR = "1h"          # nothing here takes so long
 SLOW = "SELECT pg_sleep(0.3)"
+EVERYTHING = {"log_min_duration": "1us", "log_statement_text": True}
 LINE = re.compile(r"C-0x\w+: app/app@\S+ slow query: (\d+\.\d+) ms "
                   r"\(wait (\d+\.\d+) ms, server (\d+\.\d+) ms\)(.*)")
 
@@ -71,57 +73,66 @@ def test_by_default_nothing_is_slow(pgsluice):
 
 
 def test_time_in_line_is_told_apart_from_time_on_the_server(start_pgsluice):
-    pgsluice = start_pgsluice(default_pool_size=1, log_min_duration="200ms")
+    pgsluice = start_pgsluice(default_pool_size=1, **EVERYTHING)
     with pgsluice.connect() as first, pgsluice.connect() as second, \
             pgsluice.connect("stats", "pgsluice") as session:
         first.rows("BEGIN; SELECT 1")
-        answer = Background(second.rows, "BEGIN; SELECT 1")
+        answer = Background(second.rows, "BEGIN; SELECT 2")
         wait_until(lambda: pool_of(session)["cl_waiting"] == "1", "waiting")
         first.rows(SLOW)
         first.rows("COMMIT")
         answer.result()
-        sleeper, waiter = lines(pgsluice)
-        assert sleeper[1] == 0 and sleeper[2] >= 300
-        # in line for as long as the other one slept
-        assert waiter[1] >= 300
-        # the next one of the same transaction has not waited
-        second.rows(SLOW)
-        assert lines(pgsluice)[2][1] == 0
-    assert counted(pgsluice) == 3
+        second.rows("SELECT 3")
+    found = {text.removeprefix(": "): (total, wait, server)
+             for total, wait, server, text in lines(pgsluice)}
+    assert found[SLOW][1] == 0 and found[SLOW][2] >= 300
+    # in line for as long as the other one slept
+    assert found["BEGIN; SELECT 2"][1] >= 300
+    # the next one of the same transaction has not waited
+    assert found["SELECT 3"][1] == 0
+    for total, wait, server in found.values():
+        assert total == pytest.approx(wait + server, abs=0.002)
+    assert counted(pgsluice) == len(found) == 5
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
 def test_each_of_a_pipeline_has_its_own_time(start_pgsluice, mode):
-    """Two simple queries and two batches, all sent at once; those that did
-    not sleep are not taken to have waited for those that did."""
-    pgsluice = start_pgsluice(pool_mode=mode, log_min_duration="250ms",
-                              log_statement_text=True)
+    """Simple queries and batches, all sent at once: none of them is taken to
+    have lasted while another one did, so all their times fit into the whole
+    one."""
+    pgsluice = start_pgsluice(pool_mode=mode, **EVERYTHING)
     with pgsluice.connect() as client:
+        began = time.monotonic()
         client.send(
             wire.query(SLOW), wire.query("SELECT 1"),
             wire.parse("", "SELECT 2"), wire.bind(), wire.execute(),
             wire.sync(),
-            wire.parse("", "SELECT pg_sleep(0.31)"), wire.bind(),
-            wire.execute(), wire.sync(),
+            wire.parse("", SLOW), wire.bind(), wire.execute(), wire.sync(),
             wire.query("SELECT 3"))
         for _ in range(5):
             client.until_ready()
-    assert texts(pgsluice) == [SLOW, "SELECT pg_sleep(0.31)"]
-    assert counted(pgsluice) == 2
+        elapsed = (time.monotonic() - began) * 1000
+    # answers that come together take no time at all
+    times = [one[0] for one in lines(pgsluice)]
+    slow = [time_ms for time_ms, text in zip(times, texts(pgsluice))
+            if text == SLOW]
+    assert len(slow) == 2 and min(slow) >= 300
+    assert set(texts(pgsluice)) <= {SLOW, "SELECT 1", "SELECT 2", "SELECT 3"}
+    assert sum(times) <= elapsed
+    assert counted(pgsluice) == len(times)
 
 
 def test_a_prepared_statement_is_shown_by_its_text(start_pgsluice):
-    pgsluice = start_pgsluice(log_min_duration="250ms",
-                              log_statement_text=True)
+    pgsluice = start_pgsluice(**EVERYTHING)
+    text = "SELECT pg_sleep($1)"
     with pgsluice.connect() as client:
-        asked(client, wire.parse("nap", "SELECT pg_sleep($1)"), wire.sync())
-        asked(client, wire.bind("", "nap", ["0"]), wire.execute(),
+        asked(client, wire.parse("nap", text), wire.sync())
+        asked(client, wire.bind("", "nap", ["0.3125"]), wire.execute(),
               wire.sync())
-        asked(client, wire.bind("", "nap", ["0.3"]), wire.execute(),
-              wire.sync())
-        assert texts(pgsluice) == ["SELECT pg_sleep($1)"]
-        # values are never shown
-        assert "0.3" not in lines(pgsluice)[0][3]
+    assert texts(pgsluice) == [text, text]
+    assert lines(pgsluice)[1][2] >= 312
+    # values are never shown
+    assert "0.3125" not in pgsluice.log()
 
 
 def test_of_a_batch_of_several_the_first_is_shown(start_pgsluice):
@@ -153,20 +164,19 @@ def test_after_an_error_the_next_text_is_its_own(start_pgsluice):
 def test_a_copy_is_shown_with_all_its_time(start_pgsluice):
     """In the extended protocol the Sync behind the Execute is ignored, and
     the one behind the data counts."""
-    pgsluice = start_pgsluice(log_min_duration="250ms",
-                              log_statement_text=True)
+    pgsluice = start_pgsluice(**EVERYTHING)
+    table = "CREATE TEMP TABLE nap (seconds float8 " \
+            "CHECK (pg_sleep(seconds) IS NOT NULL))"
     copy = "COPY nap (seconds) FROM STDIN"
     with pgsluice.connect() as client:
-        client.rows("CREATE TABLE IF NOT EXISTS nap (seconds float8 "
-                    "CHECK (pg_sleep(seconds) IS NOT NULL))")
+        client.rows(table)
         client.send(wire.parse("", copy), wire.bind(), wire.execute(),
                     wire.sync())
-        while client.next().kind != "G":
-            pass
+        client.until("G")
         asked(client, wire.copy_data(b"0.3\n"), wire.copy_done(),
               wire.sync())
-        client.rows("DROP TABLE nap")
-    assert texts(pgsluice) == [copy]
+    assert texts(pgsluice) == [table, copy]
+    assert lines(pgsluice)[1][2] >= 300
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
