@@ -13,7 +13,7 @@ import confine
 import wire
 from contract_tools import Slow, cancel
 from login_tools import client_tls, log_in, verifying
-from pgsluice import TOP, Pgsluice
+from pgsluice import TOP, Pgsluice, read
 
 UNIT = os.path.join(TOP, "etc", "pgsluice.service")
 WORST_SCORE = 1.5
@@ -30,6 +30,8 @@ def test_the_unit_is_hardened():
     score, = re.findall(r"exposure level for pgsluice.service: (\S+)",
                         found.stdout)
     assert found.returncode == 0 and float(score) <= WORST_SCORE, found.stdout
+    page = read(os.path.join(TOP, "doc", "running.md"))
+    assert f"rates it {score}," in page
 
 
 def test_the_unit_is_one_that_systemd_understands(tmp_path):
