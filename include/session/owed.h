@@ -60,6 +60,7 @@ struct owed_entry {
 	struct owed_change *change;	/* NULL = nothing to undo */
 	struct stmt *unnamed_was;	/* the client's before this one, which
 					 * is to be FORWARD; NULL = none */
+	char *sql;			/* for the log (slow.c); or NULL */
 };
 
 struct owed {
@@ -74,6 +75,9 @@ struct owed {
 	bool batch_open;		/* an extended batch was begun, and no Z
 					 * has ended it */
 	bool copy_in;			/* the server reads COPY data */
+	char *sql;			/* of what was passed on, for the next
+					 * entry that a Z of the client's takes
+					 * off; NULL = not kept */
 };
 
 /* No more than this many entries (the client is paused before): Postgres

@@ -32,9 +32,14 @@
 #include "net/dns.h"
 #include "net/listen.h"
 #include "net/loop.h"
+#include "net/notify.h"
 #include "pool/pool.h"
 #include "session/setup.h"
 #include "session/worker.h"
+
+#define STATUS_SERVING "Serving"
+/* For closing what is left, once shutdown_timeout is over. */
+#define LEAVE_SPARE_US 10000000
 
 /* What the command line says. */
 struct arguments {
@@ -218,12 +223,15 @@ configure(struct setup *setup)
 static bool
 reload(struct buf *ret_why)
 {
-	struct setup *setup = load_setup(ret_why);
+	notify_manager("RELOADING=1\nMONOTONIC_USEC=%llu",
+	    (unsigned long long)clock_now_us());
 
-	if (setup == NULL)
-		return false;
-	configure(setup);
-	return true;
+	struct setup *setup = load_setup(ret_why);
+	if (setup != NULL)
+		configure(setup);
+	notify_manager("READY=1\nSTATUS=%s", setup != NULL ? STATUS_SERVING :
+	    "Serving; the last RELOAD was refused, see the log");
+	return setup != NULL;
 }
 
 /*
@@ -246,6 +254,18 @@ stop_listening(void)
 	boot.stopped_listening = true;
 }
 
+/* The service manager would kill us before shutdown_timeout is over. */
+static void
+notify_leave(uint64_t limit_us)
+{
+	if (limit_us > 0)
+		notify_manager("STOPPING=1\nSTATUS=Waiting for transactions "
+		    "to end\nEXTEND_TIMEOUT_USEC=%llu",
+		    (unsigned long long)(limit_us + LEAVE_SPARE_US));
+	else
+		notify_manager("STOPPING=1\nSTATUS=Stopping");
+}
+
 static void
 leave(enum leaving how)
 {
@@ -257,6 +277,7 @@ leave(enum leaving how)
 	if (process.leaving > STAYING && how < LEAVING_NOW)
 		how = LEAVING_NOW;
 	stop_listening();
+	notify_leave(how < LEAVING_NOW ? limit_us : 0);
 	if (limit_us > 0 && how < LEAVING_NOW)
 		loop_timer_set(boot.loop, &boot.deadline,
 		    clock_us() + limit_us);
@@ -611,6 +632,7 @@ main(int argc, char **argv)
 	start();
 	log_info("pgsluice " PGSLUICE_VERSION " is up: %u workers",
 	    process.worker_count);
+	notify_manager("READY=1\nSTATUS=" STATUS_SERVING);
 	if (pthread_create(&waiter, NULL, wait_thread, NULL) != 0)
 		fail("cannot start a thread%s", "");
 	loop_run(boot.loop);

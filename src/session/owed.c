@@ -39,6 +39,7 @@ owed_finish(struct owed *owed)
 		owed_entry_clear(owed_head(owed));
 		owed_pop(owed);
 	}
+	mem_free(owed->sql);
 	mem_free(owed->ring);
 	memset(owed, 0, sizeof(*owed));
 }
@@ -85,6 +86,10 @@ owed_push(struct owed *owed, enum owed_kind kind, enum owed_action action)
 	owed_count(owed, entry, 1);
 	if (action != OWED_LOCAL && kind < OWED_SYNC)
 		owed->batch_open = true;
+	if (action == OWED_FORWARD && kind >= OWED_SYNC) {
+		entry->sql = owed->sql;
+		owed->sql = NULL;
+	}
 	return entry;
 }
 
@@ -205,6 +210,8 @@ owed_entry_clear(struct owed_entry *entry)
 	if (entry->change != NULL)
 		stmt_unref(entry->change->was);
 	mem_free(entry->change);
+	mem_free(entry->sql);
+	entry->sql = NULL;
 	entry->stmt = NULL;
 	entry->unnamed_was = NULL;
 	entry->change = NULL;

@@ -38,6 +38,7 @@
 #include "session/pass.h"
 #include "session/server.h"
 #include "session/setup.h"
+#include "session/slow.h"
 #include "session/state.h"
 #include "session/worker.h"
 #include "wire/body.h"
@@ -442,11 +443,13 @@ pass_query(struct pass *pass, const struct frame *frame)
 		return pass_refuse_query(pass, frame, "53400",
 		    pass_pin_refusal(refused, message), PASS_PIN_HINT);
 
+	struct span sql = pass_sql(pass, frame);
+	slow_keep_text(client, sql);
 	struct owed_entry *entry = pass_owe_query(pass);
 	if (entry == NULL)
 		return false;
 	pass_note_effects(server, entry, effects);
-	state_note(server, effects, pass_sql(pass, frame));
+	state_note(server, effects, sql);
 	return pass_as_is(pass, frame);
 }
 

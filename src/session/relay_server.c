@@ -248,6 +248,8 @@ server_forget_owed(struct server *server)
 		owed_undo(server, owed->count - 1, owed->count);
 		owed_pop_last(owed);
 	}
+	mem_free(owed->sql);
+	owed->sql = NULL;
 	owed->skipping = false;
 	owed->copy_in = false;
 }
@@ -489,13 +491,24 @@ reply_copy_in(struct reply *reply)
 	    owed_at(owed, end)->kind != OWED_COPY_DONE)
 		end++;
 	bool done = end < owed->count;
+	char *sql = NULL;
 	for (uint32_t i = end; i-- > 1;) {
 		/* Anything but a Sync is an error to come; who knows what is
 		 * owed then. This server is not used again. */
 		if (owed_at(owed, i)->kind != OWED_SYNC)
 			server->tainted = true;
+		/* The Sync behind the COPY is the one that is answered. */
+		if (owed_at(owed, i)->sql != NULL) {
+			mem_free(sql);
+			sql = owed_at(owed, i)->sql;
+			owed_at(owed, i)->sql = NULL;
+		}
 		owed_undo(server, i, end);
 	}
+	if (owed->sql == NULL)
+		owed->sql = sql;
+	else
+		mem_free(sql);
 	while (end-- > 1)
 		owed_remove(owed, 1);
 	if (done) {
@@ -530,6 +543,8 @@ reply_ready(struct reply *reply, const struct frame *frame)
 	bool probe = head->probe;
 	bool leaves = head->leaves;
 	bool again = head->again;
+	char *sql = head->sql;
+	head->sql = NULL;
 	server->status = status;
 	server->owed.copy_in = false;
 	server->discarded = false;
@@ -550,7 +565,7 @@ reply_ready(struct reply *reply, const struct frame *frame)
 	    server->client->database_step != NULL)
 		database_answered(server->client);
 	if (forward && server->client != NULL)
-		link_query_ended(server->client);
+		link_query_ended(server->client, sql);
 	else if (probe)
 		state_probed(server);
 	else if (leaves)
@@ -559,6 +574,8 @@ reply_ready(struct reply *reply, const struct frame *frame)
 		hub_answered(server);
 	if (!forward && server->client != NULL)
 		link_vars_accepted(server);
+	if (sql != NULL)
+		mem_free(sql);
 	return forward ? REPLY_PASS : REPLY_SWALLOW;
 }
 

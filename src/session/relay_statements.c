@@ -23,6 +23,7 @@
 #include "session/owed.h"
 #include "session/pass.h"
 #include "session/server.h"
+#include "session/slow.h"
 #include "session/state.h"
 #include "session/worker.h"
 #include "wire/body.h"
@@ -370,6 +371,7 @@ pass_parse(struct pass *pass, const struct frame *frame)
 		return false;
 
 	struct span sql = { tail.at, strnlen(tail.at, tail.len) };
+	slow_keep_text(client, sql);
 	if (!pass_tracks(client)) {
 		uint32_t effects = sqlscan(sql, NULL);
 		bool go_on;
@@ -709,6 +711,8 @@ pass_bind(struct pass *pass, const struct frame *frame)
 		server_set_local_portal(server, NULL);
 	if (stmt != NULL && pass_is_deallocate(client, stmt, portal))
 		return pass_bind_local(pass, frame, stmt);
+	if (stmt != NULL)
+		slow_keep_text(client, stmt_sql(stmt));
 	if (!pass_bind_put(pass, frame, portal, name, stmt, plan) ||
 	    pass_owe(pass, OWED_BIND, OWED_FORWARD) == NULL)
 		return false;
