@@ -382,6 +382,8 @@ block_signals(sigset_t *set)
 		sigaddset(set, signals[i]);
 	pthread_sigmask(SIG_BLOCK, set, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	/* Inherited ignored, it would take away how our commands end. */
+	signal(SIGCHLD, SIG_DFL);
 }
 
 /*
