@@ -8,6 +8,7 @@ import contextlib
 import os
 import pty
 import queue
+import select
 import signal
 import socket
 import subprocess
@@ -17,7 +18,8 @@ import threading
 import pytest
 
 import wire
-from pgsluice import Pgsluice, die_with_parent, free_port, secret
+from pgsluice import (
+    Pgsluice, die_with_parent, free_port, secret, wait_until)
 
 TIME_LIMIT = 60
 OPTION = "pgsluice.migrate=command"
@@ -404,6 +406,7 @@ class Terminal:
 
     def wait_line(self, line):
         while line + "\r\n" not in self.said:
+            assert select.select([self.master], [], [], TIME_LIMIT)[0]
             self.said += os.read(self.master, 4096).decode()
         said, self.said = self.said.split(line + "\r\n", 1)
         return said
@@ -544,3 +547,133 @@ def test_a_url_that_is_none_is_refused_without_its_password(migrate, url):
     status, _, err = end(migrate("true", url=url))
     assert status == 69
     assert "the-secret" not in err
+
+
+# With the real thing
+
+def by_command(pooler, **wanted):
+    return [row for row in pooler.console("SHOW MIGRATIONS")
+            if row["tool"] == "pgsluice migrate"
+            and all(row[name] == value for name, value in wanted.items())]
+
+
+@pytest.fixture
+def ledger(postgres):
+    """A file name's worth of a table: who was at work from when to when."""
+    postgres.rows("DROP TABLE IF EXISTS ledger; CREATE TABLE ledger"
+                  " (who text, at timestamptz DEFAULT clock_timestamp())",
+                  "app")
+    postgres.rows("GRANT ALL ON ledger TO public", "app")
+    yield lambda: [row[0] for row in postgres.rows(
+        "SELECT who FROM ledger ORDER BY at", "app")]
+    postgres.rows("DROP TABLE ledger", "app")
+
+
+def writes(who, times=3):
+    """A shell's loop: each line of the ledger is a connection of its own."""
+    return ("sh", "-ec", f"for i in $(seq {times}); do psql -Xqw "
+            f"\"$DATABASE_URL\" -c \"INSERT INTO ledger VALUES ('{who}')\"; "
+            "done")
+
+
+def test_two_on_the_same_host_take_turns(pgsluice, migrate, ledger):
+    """So do more: no two intervals of the ledger overlap."""
+    processes = [migrate(*writes(who), url=pgsluice.url())
+                 for who in "abcd"]
+    for process in processes:
+        status, _, err = end(process)
+        assert status == 0, err
+    rows = ledger()
+    assert len(rows) == 12
+    for at in range(0, 12, 3):
+        assert len(set(rows[at:at + 3])) == 1, rows
+    wait_until(lambda: len(by_command(pgsluice, state="done")) == 4,
+               "four migrations done")
+
+
+def test_the_commands_ddl_is_let_through(pgsluice_any, migrate):
+    process = migrate("psql", "-Xqw", pgsluice_any.url(), "-c",
+                      "CREATE TABLE by_command (a int)", "-c",
+                      "ALTER TABLE by_command ADD COLUMN b int", "-c",
+                      "DROP TABLE by_command", url=pgsluice_any.url(),
+                      options=("--timeout", "30s"))
+    assert end(process) == (0, "", "")
+
+
+def test_who_waits_is_told_for_whom(pgsluice, migrate):
+    first = migrate("sh", "-c", "echo up; read x", url=pgsluice.url(),
+                    stdin=subprocess.PIPE)
+    is_up(first)
+    second = migrate("echo", "ran", url=pgsluice.url())
+    assert "migration" in second.stderr.readline()
+    assert by_command(pgsluice, state="waiting")
+    first.stdin.write("\n")
+    assert end(first)[0] == 0
+    status, out, err = end(second)
+    assert (status, out) == (0, "ran\n")
+    assert "the lock is ours" in err
+
+
+def test_pgsluices_own_patience_is_a_timeout(start_pgsluice, migrate):
+    pooler = start_pgsluice(migration_wait_timeout="300ms")
+    first = migrate("sh", "-c", "echo up; read x", url=pooler.url(),
+                    stdin=subprocess.PIPE)
+    is_up(first)
+    second = migrate("echo", "ran", url=pooler.url())
+    assert end(second)[:2] == (75, "")
+    first.stdin.write("\n")
+    assert end(first)[0] == 0
+
+
+def test_a_killed_holder_lets_go(pgsluice, migrate):
+    first = migrate("sleep", "1000", url=pgsluice.url())
+    wait_until(lambda: by_command(pgsluice, state="claimed"), "claimed")
+    second = migrate("echo", "ran", url=pgsluice.url())
+    wait_until(lambda: by_command(pgsluice, state="waiting"), "waiting")
+    first.kill()
+    assert end(second)[:2] == (0, "ran\n")
+
+
+def test_one_whose_waiting_ends_leaves_the_line(pgsluice, migrate):
+    first = migrate("sh", "-c", "echo up; read x", url=pgsluice.url(),
+                    stdin=subprocess.PIPE)
+    is_up(first)
+    second = migrate("echo", "ran", url=pgsluice.url())
+    wait_until(lambda: by_command(pgsluice, state="waiting"), "waiting")
+    second.send_signal(signal.SIGINT)
+    assert end(second)[0] == -signal.SIGINT
+    wait_until(lambda: not by_command(pgsluice, state="waiting"), "gone")
+    first.stdin.write("\n")
+    assert end(first)[0] == 0
+
+
+def test_a_command_that_is_long_at_it_keeps_the_lock(start_pgsluice, migrate):
+    """Though its connection is idle, and another one waits."""
+    pooler = start_pgsluice(migration_idle_timeout="200ms")
+    first = migrate("sh", "-c", "echo up; read x", url=pooler.url(),
+                    stdin=subprocess.PIPE)
+    is_up(first)
+    second = migrate("echo", "ran", url=pooler.url(),
+                     options=("--timeout", "2s"))
+    assert end(second)[:2] == (75, "")
+    first.stdin.write("\n")
+    assert end(first)[0] == 0
+
+
+def test_an_admins_abort_stops_the_command(pgsluice, migrate):
+    process = migrate(*python(LISTENER), url=pgsluice.url())
+    is_up(process)
+    pgsluice.console("MIGRATION ABORT app")
+    status, out, err = end(process)
+    assert status == 74
+    assert out.startswith("SIGTERM\n")
+    assert "LOST" in err
+
+
+def test_a_shutdown_of_pgsluice_stops_the_command(start_pgsluice, migrate):
+    pooler = start_pgsluice()
+    process = migrate(*python(LISTENER), url=pooler.url())
+    is_up(process)
+    pooler.has_ended = True
+    pooler.stop(signal.SIGQUIT)
+    assert end(process)[0] == 74
