@@ -408,6 +408,9 @@ migrant_idle_timer(struct migrant *migrant)
 	uint64_t limit_us = migrant_options(migrant)->migration_idle_timeout_us;
 	uint64_t idle_us = migrant->who.idle_us;
 
+	/* `pgsluice migrate` says nothing while its command is at work. */
+	if (migrant->who.tool == tool_of(TOOL_COMMAND))
+		limit_us = 0;
 	if (limit_us != 0 && idle_us != 0 &&
 	    clock_us() >= idle_us + limit_us &&
 	    migration_is_awaited(migrant->who.migration)) {
