@@ -408,8 +408,7 @@ migrant_idle_timer(struct migrant *migrant)
 	uint64_t limit_us = migrant_options(migrant)->migration_idle_timeout_us;
 	uint64_t idle_us = migrant->who.idle_us;
 
-	/* `pgsluice migrate` says nothing while its command is at work. */
-	if (migrant->who.tool == tool_of(TOOL_COMMAND))
+	if (migrant_may_be_silent(client))
 		limit_us = 0;
 	if (limit_us != 0 && idle_us != 0 &&
 	    clock_us() >= idle_us + limit_us &&
@@ -480,6 +479,12 @@ migrant_declared(const struct client *client)
 	    conf_list_has(o->migration_applications, application)))
 		return tool_of(TOOL_DECLARED);
 	return application.len > 0 ? detect_application(application) : NULL;
+}
+
+bool
+migrant_may_be_silent(const struct client *client)
+{
+	return client->migrates == tool_of(TOOL_COMMAND);
 }
 
 bool

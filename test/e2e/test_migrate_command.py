@@ -649,7 +649,8 @@ def test_one_whose_waiting_ends_leaves_the_line(pgsluice, migrate):
 
 def test_a_command_that_is_long_at_it_keeps_the_lock(start_pgsluice, migrate):
     """Though its connection is idle, and another one waits."""
-    pooler = start_pgsluice(migration_idle_timeout="200ms")
+    pooler = start_pgsluice(migration_idle_timeout="200ms",
+                            client_idle_timeout="200ms")
     first = migrate("sh", "-c", "echo up; read x", url=pooler.url(),
                     stdin=subprocess.PIPE)
     is_up(first)
