@@ -691,7 +691,10 @@ migrant_is_done(const struct client *client)
 		linger_us = 0;
 	else if (process.leaving != STAYING)
 		linger_us = LINGER_READING_US;
+	/* Not while its statement is under way, nor before it was sent: the
+	 * server may be about to get the client's parameters. */
 	return client->migrates == NULL && !migrant->waits &&
+	    migrant->who.idle_us != 0 &&
 	    clock_us() >= migrant->sign_us + linger_us;
 }
 
