@@ -378,7 +378,9 @@ def test_an_ignored_signal_stays_ignored(lock, migrate):
 
     process = migrate("sh", "-c", "echo up; read x", preexec_fn=nohup,
                       stdin=subprocess.PIPE)
-    lock.asker().grant()
+    asker = lock.asker()
+    process.send_signal(signal.SIGHUP)
+    asker.grant()
     is_up(process)
     process.send_signal(signal.SIGHUP)
     process.stdin.write("\n")
