@@ -379,7 +379,11 @@ def test_an_ignored_signal_stays_ignored(lock, migrate):
     process = migrate("sh", "-c", "echo up; read x", preexec_fn=nohup,
                       stdin=subprocess.PIPE)
     asker = lock.asker()
+    asker.notice("wait")
+    assert "wait" in process.stderr.readline()
     process.send_signal(signal.SIGHUP)
+    asker.notice("some more")
+    assert "some more" in process.stderr.readline()
     asker.grant()
     is_up(process)
     process.send_signal(signal.SIGHUP)
