@@ -27,6 +27,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "conf/conf.h"
+#include "main/migrate_command.h"
 #include "main/version.h"
 #include "net/ask.h"
 #include "net/dns.h"
@@ -68,6 +69,7 @@ static struct {
 static const char usage[] =
     "usage: pgsluice [options] CONFIG.ini\n"
     "       pgsluice [options] --url postgres://user:password@host/db\n"
+    "       pgsluice migrate [options] [--] COMMAND [ARGUMENT ...]\n"
     "\n"
     "  --url URL          serve this one database; also from the environment\n"
     "                     variable PGSLUICE_URL, where no ps(1) shows it\n"
@@ -77,7 +79,10 @@ static const char usage[] =
     "  -v, --verbose      say more; may be repeated\n"
     "      --settings     print the settings' documentation and exit\n"
     "  -V, --version      print the version and exit\n"
-    "  -h, --help         print this and exit\n";
+    "  -h, --help         print this and exit\n"
+    "\n"
+    "pgsluice migrate runs a command with the migration lock of a pgsluice\n"
+    "held; see pgsluice migrate --help.\n";
 
 static _Noreturn void
 fail(const char *fmt, const char *detail)
@@ -398,6 +403,8 @@ block_signals(sigset_t *set)
 		sigaddset(set, signals[i]);
 	pthread_sigmask(SIG_BLOCK, set, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	/* Inherited ignored, it would take away how our commands end. */
+	signal(SIGCHLD, SIG_DFL);
 }
 
 /*
@@ -611,6 +618,8 @@ main(int argc, char **argv)
 	struct buf why = { 0 };
 	pthread_t waiter;
 
+	if (argc > 1 && strcmp(argv[1], "migrate") == 0)
+		return migrate_command(argc - 1, argv + 1);
 	parse_arguments(argc, argv, &boot.arguments);
 	boot.setup = load_setup(&why);
 	if (boot.setup == NULL) {
