@@ -28,6 +28,7 @@ TIME_LIMIT = 60
 # What SHOW MIGRATIONS calls it, the command, and where it keeps its books.
 Tool = collections.namedtuple("Tool", "names command books")
 
+# Who keeps books of this name may be told apart, or not.
 DBMATE = ("dbmate", "schema_migrations")
 RAILS = ("rails", "schema_migrations")
 SEQUELIZE = '"SequelizeMeta"'
@@ -36,8 +37,8 @@ TOOLS = {
     "alembic": Tool(
         ("alembic",), "alembic upgrade head", None),
     "dbmate": Tool(
-        DBMATE, 'dbmate --url "$DATABASE_URL?sslmode=disable" '
-        "--no-dump-schema up", "schema_migrations"),
+        DBMATE, "node_modules/@dbmate/linux-x64/bin/dbmate --no-dump-schema"
+        ' --url "$DATABASE_URL?sslmode=disable" up', "schema_migrations"),
     "django": Tool(
         ("django",), "/usr/bin/python3 manage.py migrate",
         "django_migrations"),
