@@ -110,16 +110,18 @@ class Project:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             start_new_session=True)
 
-    def run(self, url):
+    def finish(self, process):
         """What it said; it must end in time, and well."""
-        with self.start(url) as process:
-            try:
-                said, _ = process.communicate(timeout=TIME_LIMIT)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, 9)
-                said, _ = process.communicate()
-                raise AssertionError(
-                    f"{self.tool.command} hangs after:\n{said}") from None
+        try:
+            said, _ = process.communicate(timeout=TIME_LIMIT)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            said, _ = process.communicate()
+            raise AssertionError(
+                f"{self.tool.command} hangs after:\n{said}") from None
         assert process.returncode == 0, (
             f"{self.tool.command} ended with {process.returncode}:\n{said}")
         return said
+
+    def run(self, url):
+        return self.finish(self.start(url))

@@ -28,11 +28,17 @@ COMPLAINTS = re.compile(
     r"already exists(?!, skipping)|does not exist|don't own|deadlock"
     r"|\b(?:ERROR|FATAL|PANIC|WARNING)\b|Error:|cached plan", re.MULTILINE)
 
+# In pgsluice's log: it stops the app for a statement.
+HOLDS = re.compile(r"migration lock of .* -> draining")
+
 LOCKS = """
     SELECT classid, objid, objsubid, mode, granted FROM pg_locks
      WHERE locktype = 'advisory' AND database =
            (SELECT oid FROM pg_database WHERE datname = current_database())
      ORDER BY 1, 2, 3, 4, 5"""
+WAITING = """
+    SELECT query FROM pg_stat_activity
+     WHERE datname = current_database() AND wait_event_type = 'Lock'"""
 STUCK = """
     SELECT pid, state, wait_event_type, query FROM pg_stat_activity
      WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -84,9 +90,10 @@ class Deployment:
         ((value,),) = self.rows(sql)
         return value
 
-    def deploy(self, changes_something=True):
+    def deploy(self, has_news=True):
         """Runs the tool, which must look right to whoever watches it."""
         seen = {row["id"] for row in self.migrations()}
+        logged = len(self.pooler.log())
         said = self.project.run(self.url)
         assert not COMPLAINTS.search(said), said
         wait_until(lambda: self.rows(LOCKS) == self.locks_before,
@@ -96,13 +103,15 @@ class Deployment:
         wait_until(lambda: all(row["outcome"] for row in self.migrations()),
                    "it has ended")
         rows = [row for row in self.migrations() if row["id"] not in seen]
-        assert rows or not (changes_something or self.tool.books), said
         for row in rows:
             assert row["tool"] in self.tool.names, row
             assert not row["error"], row
-            assert changes_something or row["held_clients"] == "0", row
-        if changes_something:
-            assert any(row["ddl_statements"] != "0" for row in rows), rows
+        # Who only reads its books is no migration that is worth a row.
+        assert any(row["ddl_statements"] != "0"
+                   for row in rows) or not has_news, rows
+        assert has_news == any(HOLDS.search(line) for line in
+                               self.pooler.log()[logged:].splitlines())
+        assert has_news or all(row["held_clients"] == "0" for row in rows)
 
     def migrations(self):
         """Those of its database in SHOW MIGRATIONS."""
@@ -144,7 +153,7 @@ def test_a_tool_migrates_and_the_app_goes_on(
         wait_until(traffic.is_going_on(), "the app is at work")
         deployment.deploy()
         deployment.has_applied("stars")
-        deployment.deploy(changes_something=False)
+        deployment.deploy(has_news=False)
         deployment.has_applied("stars")
         deployment.project.add_later()
         deployment.deploy()
@@ -152,4 +161,28 @@ def test_a_tool_migrates_and_the_app_goes_on(
         wait_until(traffic.is_going_on(), "the app is still at work")
     assert deployment.value("SELECT sum(n) FROM accounts") == str(
         traffic.total())
+    deployment.assert_nothing_left()
+
+
+@pytest.mark.skipif(IS_DIRECT, reason="Postgres has no line to wait in")
+@pytest.mark.parametrize("tool", TOOLS)
+def test_of_two_deploys_at_once_the_second_has_nothing_to_do(
+        tool, postgres, start_pgsluice, tmp_path):
+    deployment = Deployment(tool, tmp_path, postgres, start_pgsluice)
+    project, url = deployment.project, deployment.url
+    deployment.deploy()
+    project.add_later()
+    with postgres.superuser(deployment.database) as session:
+        session.rows("BEGIN")
+        session.rows("LOCK TABLE accounts IN ACCESS SHARE MODE")
+        first = project.start(url)
+        wait_until(lambda: deployment.rows(WAITING), "the first one's DDL waits")
+        second = project.start(url)
+        wait_until(lambda: deployment.migrations()[-1]["state"] == "waiting",
+                   "the second one waits")
+        session.rows("COMMIT")
+    for process in (first, second):
+        said = project.finish(process)
+        assert not COMPLAINTS.search(said), said
+    deployment.has_applied("stars", "badges")
     deployment.assert_nothing_left()
