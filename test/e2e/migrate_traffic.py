@@ -60,7 +60,7 @@ class Traffic:
         for thread in self.threads:
             thread.join()
         if error[0] is None:
-            assert self.errors == []
+            assert not self.errors, self.errors
 
     def total(self):
         """Transactions up to now."""

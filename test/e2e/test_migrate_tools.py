@@ -15,7 +15,6 @@ import re
 
 import pytest
 
-import wire
 from migrate_tools import TOOLS, Project
 from migrate_traffic import Traffic, create_accounts
 from pgsluice import wait_until
@@ -64,7 +63,6 @@ class Deployment:
         self.url = (cluster if IS_DIRECT else self.pooler).url(self.database)
         self.project = Project(tool, folder)
         self.tool = self.project.tool
-        self.has_lock = not IS_DIRECT and self._has_lock()
         self.log_before = len(cluster.log())
         self.locks_before = self.rows(LOCKS)
 
@@ -75,13 +73,6 @@ class Deployment:
             session.rows("ALTER SCHEMA public OWNER TO app")
         with self.cluster.connect("app", self.database) as session:
             create_accounts(session)
-
-    def _has_lock(self):
-        try:
-            self.pooler.console("SHOW MIGRATIONS")
-            return True
-        except wire.ServerError:
-            return False
 
     def rows(self, sql):
         return self.cluster.rows(sql, self.database)
@@ -98,7 +89,7 @@ class Deployment:
         assert not COMPLAINTS.search(said), said
         wait_until(lambda: self.rows(LOCKS) == self.locks_before,
                    "its locks are gone")
-        if not self.has_lock:
+        if IS_DIRECT:
             return
         wait_until(lambda: all(row["outcome"] for row in self.migrations()),
                    "it has ended")
@@ -116,7 +107,7 @@ class Deployment:
     def migrations(self):
         """Those of its database in SHOW MIGRATIONS."""
         return [row for row in self.pooler.console("SHOW MIGRATIONS")
-                if row["database"] == self.database] if self.has_lock else []
+                if row["database"] == self.database] if not IS_DIRECT else []
 
     def has_applied(self, *columns):
         """Each of these migrations once, and no other."""
