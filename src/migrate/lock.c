@@ -405,6 +405,61 @@ migration_admits(struct migration *migration, const struct migrator *who)
 	return admits;
 }
 
+/* The next in line, if nobody is in; and those who may come along. */
+static void
+migration_wake_line(struct migration *migration, struct migration_news *news)
+{
+	struct list *first = list_first(&migration->line);
+
+	if (first != NULL && migration_holder(migration) == NULL)
+		news_wake(news, migrator_at(first));
+}
+
+static void
+migration_leave_locked(struct migrator *who, const char *outcome,
+    const char *error, struct migration_news *news)
+{
+	struct migration *migration = who->migration;
+	bool was_in = who->place == MIGRATOR_IN;
+
+	if (!was_in && who->record != NULL)
+		who->record->row.waited_us = clock_us() - who->since_us;
+	/* What it was at may have been committed after its last word. */
+	if (who->did_ddl)
+		migration->target->schema_epoch++;
+	if (was_in)
+		migration_relax(migration, who, news);
+	record_end(who, outcome, error);
+	if (was_in && migration->in.next == migration->in.prev)
+		migration_move(migration, MIGRATION_OPEN);
+	list_remove(&who->node);
+	who->place = MIGRATOR_OUT;
+	migration_wake_line(migration, news);
+}
+
+static void
+console_unlock(struct migration *migration, const char *outcome,
+    struct migration_news *news)
+{
+	struct migrator *who = migration->console;
+
+	migration->console = NULL;
+	migration_leave_locked(who, outcome, NULL, news);
+	mem_free(who);
+}
+
+/* MIGRATION LOCK for a time that is over. Those in line find out by themselves.
+ */
+static void
+console_expire(struct migration *migration)
+{
+	struct migration_news none = { 0 };
+
+	if (migration->console != NULL && migration->console_until_us != 0 &&
+	    clock_us() >= migration->console_until_us)
+		console_unlock(migration, "timed out", &none);
+}
+
 static bool
 may_enter(struct migration *migration, const struct migrator *who,
     unsigned reserve)
@@ -424,6 +479,7 @@ bool
 migration_may_enter(const struct migrator *who, unsigned reserve)
 {
 	migration_lock();
+	console_expire(who->migration);
 	bool may = may_enter(who->migration, who, reserve);
 	migration_unlock(who->migration);
 	return may;
@@ -453,30 +509,14 @@ migration_enter(struct migration *migration, struct migrator *who)
 		migration_move(migration, MIGRATION_CLAIMED);
 }
 
-/* The next in line, if nobody is in; and those who may come along. */
-static void
-migration_wake_line(struct migration *migration, struct migration_news *news)
-{
-	struct list *first = list_first(&migration->line);
-
-	if (first != NULL && migration_holder(migration) == NULL)
-		news_wake(news, migrator_at(first));
-}
-
-static void console_unlock(struct migration *migration, const char *outcome,
-    struct migration_news *news);
-
 enum migration_answer
 migration_claim(struct migration *migration, struct migrator *who,
     unsigned reserve)
 {
 	enum migration_answer answer = MIGRATION_PASS;
-	struct migration_news none = { 0 };
 
 	migration_lock();
-	if (migration->console != NULL && migration->console_until_us != 0 &&
-	    clock_us() >= migration->console_until_us)
-		console_unlock(migration, "timed out", &none);
+	console_expire(migration);
 	if (who->place == MIGRATOR_OUT) {
 		who->migration = migration;
 		who->since_us = clock_us();
@@ -494,28 +534,6 @@ migration_claim(struct migration *migration, struct migrator *who,
 	}
 	migration_unlock(migration);
 	return answer;
-}
-
-static void
-migration_leave_locked(struct migrator *who, const char *outcome,
-    const char *error, struct migration_news *news)
-{
-	struct migration *migration = who->migration;
-	bool was_in = who->place == MIGRATOR_IN;
-
-	if (!was_in && who->record != NULL)
-		who->record->row.waited_us = clock_us() - who->since_us;
-	/* What it was at may have been committed after its last word. */
-	if (who->did_ddl)
-		migration->target->schema_epoch++;
-	if (was_in)
-		migration_relax(migration, who, news);
-	record_end(who, outcome, error);
-	if (was_in && migration->in.next == migration->in.prev)
-		migration_move(migration, MIGRATION_OPEN);
-	list_remove(&who->node);
-	who->place = MIGRATOR_OUT;
-	migration_wake_line(migration, news);
 }
 
 void
@@ -776,17 +794,6 @@ migration_console_lock(struct migration *migration, struct span database,
 	}
 	migration_unlock(migration);
 	return who != NULL;
-}
-
-static void
-console_unlock(struct migration *migration, const char *outcome,
-    struct migration_news *news)
-{
-	struct migrator *who = migration->console;
-
-	migration->console = NULL;
-	migration_leave_locked(who, outcome, NULL, news);
-	mem_free(who);
 }
 
 bool

@@ -283,7 +283,7 @@ migrant_parted(struct client *client, struct server *server)
 	stream_resume(&client->s, PAUSE_MIGRATION);
 	if (migrant->who.is_aborted)
 		migrant->error = "aborted";
-	else if (server->status != 'I' || server->owed.count > 0)
+	else if (server->status != 'I' || client->query_us != 0)
 		migrant->error = "went away in the middle of it";
 	client->migrant = NULL;
 	migrant->client = NULL;
