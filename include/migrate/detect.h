@@ -40,7 +40,8 @@ const struct tool *tool_of(enum tool_id id);
 /* How sure a statement makes us. */
 enum detected {
 	DETECTED_NOTHING,
-	DETECTED_READING,	/* it looks at the books: so does a status page */
+	DETECTED_READING,	/* it looks at the books, as a status page
+				 * may */
 	DETECTED_WRITING,	/* it takes the lock, or writes */
 };
 

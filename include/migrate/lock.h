@@ -44,7 +44,7 @@ struct migrator {
 
 /* Times, 0 = without limit where that makes sense; microseconds. */
 struct migration_limits {
-	uint64_t hold_us;		/* traffic is held no longer than that */
+	uint64_t hold_us;		/* traffic is held no longer */
 	uint64_t drain_us;		/* then what on_timeout says */
 	enum migration_on_timeout {
 		MIGRATION_PROCEED, MIGRATION_ABORT, MIGRATION_CANCEL,

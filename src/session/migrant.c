@@ -302,8 +302,8 @@ migrant_server_gone(struct server *server)
 	check(migrant->client == NULL);
 	if (server->last_words != NULL)
 		migrant->error = server->last_words;
-	migrant_destroy(migrant, atomic_load(&server->pool->target), migrant->error == NULL ?
-	    "done" : "failed", migrant->error);
+	migrant_destroy(migrant, atomic_load(&server->pool->target),
+	    migrant->error == NULL ? "done" : "failed", migrant->error);
 }
 
 void

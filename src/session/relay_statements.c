@@ -510,6 +510,36 @@ pass_bind_forgets(struct pass *pass)
 	return pass_run_ours(pass);
 }
 
+/*
+ * A statement that does more than answer: may it be bound, now? `body` is the
+ * Bind's behind its names. True: return *ret_go_on.
+ */
+static bool
+pass_bind_stops(struct pass *pass, const struct frame *frame,
+    struct stmt *stmt, struct body body, bool *ret_go_on)
+{
+	struct client *client = pass->client;
+	char message[PASS_REFUSAL];
+	const char *refused;
+
+	/* A value in it may name a parameter, or be the key of a lock. */
+	*ret_go_on = false;
+	if (stmt->effects & (SQL_SET | SQL_MIGRATION) &&
+	    !pass_is_whole(pass, frame) && frame->body < NAMES_MAX)
+		return true;
+	if (migrant_is_asked(client, stmt->effects) && migrant_takes(pass,
+	    frame, stmt->effects, stmt_sql(stmt), body_rest(&body),
+	    ret_go_on))
+		return true;
+	refused = stmt->effects == 0 ? NULL :
+	    state_is_refused(client, stmt->effects);
+	if (refused == NULL)
+		return false;
+	*ret_go_on = pass_refuse_in_batch(pass, frame, "53400",
+	    pass_pin_refusal(refused, message), PASS_PIN_HINT);
+	return true;
+}
+
 bool
 pass_bind(struct pass *pass, const struct frame *frame)
 {
@@ -535,28 +565,10 @@ pass_bind(struct pass *pass, const struct frame *frame)
 	struct stmt *stmt = !pass_tracks(client) ? NULL :
 	    name.len == 0 ? client->unnamed :
 	    stmt_names_get(&client->names, name);
-	if (stmt != NULL && migrant_is_asked(client, stmt->effects)) {
-		bool go_on;
-		if (stmt->effects & SQL_MIGRATION &&
-		    !pass_is_whole(pass, frame) && frame->body < NAMES_MAX)
-			return false;
-		if (migrant_takes(pass, frame, stmt->effects, stmt_sql(stmt),
-		    body_rest(&(struct body){ body.at, body.end, body.bad }),
-		    &go_on))
-			return go_on;
-	}
-	if (stmt != NULL && stmt->effects != 0) {
-		char message[PASS_REFUSAL];
-		const char *refused = state_is_refused(client, stmt->effects);
-		if (refused != NULL)
-			return pass_refuse_in_batch(pass, frame, "53400",
-			    pass_pin_refusal(refused, message),
-			    PASS_PIN_HINT);
-		/* A value in it may name a parameter. */
-		if (stmt->effects & SQL_SET && !pass_is_whole(pass, frame) &&
-		    frame->body < NAMES_MAX)
-			return false;
-	}
+	bool go_on;
+	if (stmt != NULL &&
+	    pass_bind_stops(pass, frame, stmt, body, &go_on))
+		return go_on;
 	if (stmt != NULL && state_must_forget(server, stmt->effects) &&
 	    !pass_bind_forgets(pass))
 		return false;
