@@ -96,8 +96,10 @@ void migration_leave(struct migrator *who, const char *outcome,
     const char *error, struct migration_news *news);
 
 /* A statement that others have to wait for is about to be sent. */
-enum migration_answer migration_ddl(struct migrator *who,
+enum migration_answer migration_ddl(struct migrator *who, struct span sql,
     const struct migration_limits *limits, struct migration_news *news);
+/* While target->guarded: would this statement wait for the DDL that runs? */
+bool migration_guards(struct target *target, struct span sql);
 /* One that nobody has to wait for. */
 void migration_count_ddl(struct migrator *who);
 /* Its transaction is over, for good or not; or it does not want to send what

@@ -44,6 +44,7 @@
 #include "pool/vars.h"
 #include "session/cancel.h"
 #include "session/client.h"
+#include "session/guard.h"
 #include "session/link.h"
 #include "session/server.h"
 #include "session/setup.h"
@@ -141,6 +142,7 @@ held_go_on_run(struct worker *worker, void *arg)
 		if (client->migrant == NULL)
 			stream_resume(&client->s, PAUSE_MIGRATION);
 	}
+	guard_go_on(worker);
 }
 
 /* Ends what keeps the app's transactions of a database running. */
@@ -267,6 +269,7 @@ migrant_adopt(struct migrant *migrant, struct server *server)
 	server->migrant = migrant;
 	server->uncounted = true;
 	pool_put_aside(server->pool);
+	server->pool->migrating++;
 	worker_pool_shrunk(migrant->worker, server->pool);
 	/* What the pool had one busy server less for. */
 	migrant_look(migrant->worker, server->pool);
@@ -298,6 +301,7 @@ migrant_server_gone(struct server *server)
 	struct migrant *migrant = server->migrant;
 
 	pool_release_aside(server->pool);
+	server->pool->migrating--;
 	server->migrant = NULL;
 	check(migrant->client == NULL);
 	if (server->last_words != NULL)
@@ -567,7 +571,8 @@ migrant_enters(struct migrant *migrant)
 /* All that was asked before must have been answered: the end of a transaction
  * is seen by that. */
 static bool
-migrant_sends_ddl(struct pass *pass, struct migrant *migrant)
+migrant_sends_ddl(struct pass *pass, struct migrant *migrant,
+    struct span sql)
 {
 	struct migration_limits limits = migrant_limits(migrant);
 	struct migration_news news = { 0 };
@@ -579,7 +584,7 @@ migrant_sends_ddl(struct pass *pass, struct migrant *migrant)
 		return false;
 	if (pass->client->server->status == 'E')
 		return true;		/* it will not run */
-	answer = migration_ddl(&migrant->who, &limits, &news);
+	answer = migration_ddl(&migrant->who, sql, &limits, &news);
 	next_us = migration_tick(&migrant->who, &limits, &ticked, &news);
 	migrant_obey(migrant->worker, client_target(pass->client), &news);
 	if (answer == MIGRATION_HOLD)
@@ -625,7 +630,7 @@ migrant_sends(struct pass *pass, const struct frame *frame,
 	if (frame->type == 'P')
 		return true;		/* that locks nothing */
 	if (migrant_blocks(pass, frame, effects, sql))
-		return migrant_sends_ddl(pass, migrant);
+		return migrant_sends_ddl(pass, migrant, sql);
 	if (effects & SQL_DDL)
 		migration_count_ddl(&migrant->who);
 	return true;

@@ -18,6 +18,7 @@
 #include "base/mem.h"
 #include "pool/vars.h"
 #include "session/client.h"
+#include "session/guard.h"
 #include "session/migrant.h"
 #include "session/owed.h"
 #include "session/pass.h"
@@ -340,7 +341,8 @@ pass_parse(struct pass *pass, const struct frame *frame)
 	struct span tail = body_rest(&body);
 	if (body.bad || memchr(tail.at, '\0', tail.len) == NULL)
 		return pass_end(pass, END_PROTOCOL, "Parse");
-	if (!pass_link(pass))
+	if (guard_stops(client, (struct span){ tail.at,
+	    strnlen(tail.at, tail.len) }) || !pass_link(pass))
 		return false;
 	if (client->server->owed.skipping)
 		return pass_as_is(pass, frame);
@@ -540,6 +542,17 @@ pass_bind_stops(struct pass *pass, const struct frame *frame,
 	return true;
 }
 
+/* Bound by itself, in a later batch than its Parse. */
+static bool
+pass_bind_is_guarded(struct client *client, struct span name)
+{
+	struct stmt *stmt = client->server != NULL ||
+	    !client_tracks_statements(client) ? NULL : name.len == 0 ?
+	    client->unnamed : stmt_names_get(&client->names, name);
+
+	return stmt != NULL && guard_stops(client, stmt_sql(stmt));
+}
+
 bool
 pass_bind(struct pass *pass, const struct frame *frame)
 {
@@ -553,7 +566,7 @@ pass_bind(struct pass *pass, const struct frame *frame)
 		return false;
 	if (body.bad)
 		return pass_end(pass, END_PROTOCOL, "Bind");
-	if (!pass_link(pass))
+	if (pass_bind_is_guarded(client, name) || !pass_link(pass))
 		return false;
 
 	struct server *server = client->server;
