@@ -17,7 +17,6 @@ ACCOUNTS = 20
 CLIENTS = 8
 PAUSE = 0.025                   # between transactions: the tools want a CPU
 
-READ = "SELECT n FROM accounts WHERE id = %s"
 ADD = "UPDATE accounts SET n = n + 1 WHERE id = %s RETURNING n"
 
 
@@ -38,10 +37,14 @@ def connect_prepared(url):
 
 
 class Traffic:
-    """In a with statement, which fails if the app ever saw an error."""
+    """In a with statement, which fails if the app ever saw an error. All
+    columns are read, so that statements prepared before a column was there
+    have another result after; Postgres by itself refuses to run those, so
+    directly it must be columns="id, n"."""
 
-    def __init__(self, url):
+    def __init__(self, url, columns="*"):
         self.url = url
+        self.read = f"SELECT {columns} FROM accounts WHERE id = %s"
         self.errors = []
         self.added = [0] * CLIENTS
         self.stopping = threading.Event()
@@ -87,11 +90,10 @@ class Traffic:
         except Exception as error:  # pylint: disable=broad-except
             self.errors.append(f"{type(error).__name__}: {error}")
 
-    @staticmethod
-    def _add(connection, account):
+    def _add(self, connection, account):
         with connection.cursor() as cursor:
-            cursor.execute(READ, (account,))
-            (before,) = cursor.fetchone()
+            cursor.execute(self.read, (account,))
+            _, before, *_ = cursor.fetchone()
             cursor.execute(ADD, (account,))
             (after,) = cursor.fetchone()
             connection.commit()

@@ -141,7 +141,7 @@ class Deployment:
 def test_a_tool_migrates_and_the_app_goes_on(
         tool, any_postgres, start_pgsluice, tmp_path):
     deployment = Deployment(tool, tmp_path, any_postgres, start_pgsluice)
-    with Traffic(deployment.url) as traffic:
+    with Traffic(deployment.url, "id, n" if IS_DIRECT else "*") as traffic:
         wait_until(traffic.is_going_on(), "the app is at work")
         deployment.deploy()
         deployment.has_applied("stars")
