@@ -108,7 +108,6 @@ class Adapter {
     }
 
     async queryRaw({ sql, args }) {
-        if (process.env.TRACE) process.stderr.write(`QR ${args.length} ${sql.slice(0,300)}\n`)
         const { columns, rows } =
             await explained(this.connection.query(sql, args))
         const kinds = columns.map(typeOf)
@@ -118,14 +117,14 @@ class Adapter {
                 it === null ? null : kinds[at].read(it))) }
     }
 
-    async executeRaw({ sql, args }) {
-        if (process.env.TRACE) process.stderr.write(`ER ${args.length} ${sql.slice(0,300)}\n`)
-        const { tag } = await explained(this.connection.query(sql, args))
-        return Number(tag.split(' ').at(-1)) || 0
+    // Only ever a command without parameters: what changes rows is a query
+    // to the engine.
+    async executeRaw({ sql }) {
+        await explained(this.connection.command(sql))
+        return 0
     }
 
     async executeScript(sql) {
-        if (process.env.TRACE) process.stderr.write(`ES ${sql.slice(0,300)}\n`)
         await explained(this.connection.command(sql))
     }
 

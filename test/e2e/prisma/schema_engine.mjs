@@ -109,7 +109,6 @@ function original(error) {
 }
 
 async function answer(engine, { id, method, params }) {
-    if (process.env.TRACE) process.stderr.write(`RPC ${method} ${JSON.stringify(params)}\n`)
     try {
         const result = await call(engine,
             method === 'getDatabaseVersion' ? 'version' : method, params)
