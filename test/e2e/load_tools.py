@@ -28,9 +28,12 @@ ITEMS = 1000
 WORKERS = 3                             # of each driver
 PAUSE_MS = 20
 
+# What all clients but Prisma's prepare, each as its driver does.
+FIND = "select * from load.item where id = $1"
+
 PGBENCH_SCRIPT = rf"""
 \set id random(1, {ITEMS})
-select * from load.item where id = :id;
+{FIND.replace('$1', ':id')};
 begin;
 update load.item set qty = qty + 1 where id = :id;
 select qty from load.item where id = :id;
