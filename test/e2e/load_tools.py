@@ -26,7 +26,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TIME_LIMIT = 150
 ITEMS = 1000
 WORKERS = 3                             # of each driver
-PAUSE_MS = 20
+PAUSE_MS = 50
 
 # What all clients but Prisma's prepare, each as its driver does.
 FIND = "select * from load.item where id = $1"

@@ -32,7 +32,7 @@ MODELS = """\
 model Author {
   id    Int    @id @default(autoincrement())
   email String @unique
-%s}
+}
 """
 INIT = """\
 CREATE TABLE "Author" (
@@ -60,6 +60,10 @@ CHANGES = {
         "ALTER TABLE load.item ALTER COLUMN qty TYPE bigint;",
         ("qty", BIGINT)),
 }
+
+
+def with_fields(*fields):
+    return MODELS.replace("}", "".join(f"  {it}\n" for it in fields) + "}")
 
 
 class Shop:
@@ -125,12 +129,13 @@ class Shop:
     def run(self, app, *arguments, **options):
         """A command that works out, and leaves nothing behind."""
         finished = app.run(*arguments, **options).check()
+        print(finished.command, finished.output)
         self.wait_clean()
         return finished.output
 
-    def app(self, version=7, fields=""):
-        app = PrismaApp(self.folder / f"app{len(self.apps)}", self.url,
-                        MODELS % fields, version)
+    def app(self, version=7):
+        app = PrismaApp(self.folder / f"app{len(self.apps)}",
+                        f"{self.url}?schema=public", MODELS, version)
         app.write_migration("00000000000001_init", INIT)
         self.apps.append(app)
         return app
@@ -170,12 +175,12 @@ def test_every_command_of_prisma_7_works_while_the_app_does(shop):
         assert "No pending" in shop.run(app, "migrate", "deploy")
         assert "up to date" in shop.run(app, "migrate", "status")
 
-        app.write_models(MODELS % "  name String?\n  born Int?\n")
+        app.write_models(with_fields("name String?", "born Int?"))
         shop.run(app, "migrate", "dev", "--name", "born", terminal=True)
         assert len(app.migrations()) == 3
         assert shop.applied() == app.migrations()
 
-        app.write_models(MODELS % "  name String?\n  born Int?\n  at Int?\n")
+        app.write_models(with_fields("name String?", "born Int?", "at Int?"))
         shop.run(app, "db", "push")
         app.write("script.sql", 'ALTER TABLE "Author" DROP COLUMN "at";\n'
                                 'UPDATE "Author" SET "born" = 1900;\n')
