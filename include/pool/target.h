@@ -23,6 +23,10 @@ struct target {
 	 * that run to end. */
 	_Atomic bool held;
 	_Atomic bool draining;
+	/* Statements about some tables wait (session/guard.h), but for so
+	 * many that have been let through. */
+	_Atomic bool guarded;
+	_Atomic int guard_passed;
 };
 
 /* The one that this entry leads to, for clients that ask for `database`. Any

@@ -57,6 +57,7 @@ struct client {
 	struct stmt *unnamed;		/* the unnamed statement, or NULL */
 	struct stmt_names names;
 	struct channels *channels;	/* LISTEN; NULL = none */
+	uint8_t guard;			/* enum guard; session/guard.h */
 	struct migrant *migrant;	/* it runs migrations; NULL = no */
 	const struct tool *migrates;	/* it has said so; NULL = no */
 	struct client_login *login;	/* only until logged in */

@@ -27,6 +27,7 @@
 #include "pool/vars.h"
 #include "session/cancel.h"
 #include "session/channels.h"
+#include "session/guard.h"
 #include "session/link.h"
 #include "session/migrant.h"
 #include "session/server.h"
@@ -240,6 +241,8 @@ client_release(struct client *client)
 	if (client->server != NULL)
 		link_cut(client);
 	migrant_client_gone(client);
+	if (client->guard != GUARD_NONE)
+		guard_leave(client);
 	if (client->state == CLIENT_CONSOLE)
 		process.console_leave(client);
 	client_login_free(client);
@@ -272,6 +275,8 @@ client_drop(struct client *client)
 	if (client->server != NULL)
 		client_detach(client);
 	migrant_client_gone(client);
+	if (client->guard != GUARD_NONE)
+		guard_leave(client);
 	if (client->state == CLIENT_WAITING)
 		pool_leave(client->pool, &client->wait);
 	if (client->state == CLIENT_CONSOLE)
@@ -302,6 +307,7 @@ client_refuse(struct client *client, enum ending ending, const char *detail)
 	client->begin_failed = client->begin != NULL;
 	if (client->state == CLIENT_WAITING) {
 		pool_leave(client->pool, &client->wait);
+		guard_leave(client);
 		client_error(client, ending, detail);
 		client_move(client, CLIENT_REFUSED);
 		client_arm(client);

@@ -35,6 +35,7 @@
 #include "session/cancel.h"
 #include "session/channels.h"
 #include "session/client.h"
+#include "session/guard.h"
 #include "session/hub.h"
 #include "session/migrant.h"
 #include "session/server.h"
@@ -361,6 +362,7 @@ link_undo(struct client *client)
 	client->pool->shard[client->worker->index].active--;
 	channels_unlinked(server, client);
 	migrant_unrest(client);
+	guard_leave(client);
 	if (server->migrant != NULL)
 		migrant_parted(client, server);
 	server->request_us = client->request_us;

@@ -44,6 +44,7 @@
 #include "pool/vars.h"
 #include "session/cancel.h"
 #include "session/client.h"
+#include "session/guard.h"
 #include "session/link.h"
 #include "session/server.h"
 #include "session/setup.h"
@@ -141,6 +142,7 @@ held_go_on_run(struct worker *worker, void *arg)
 		if (client->migrant == NULL)
 			stream_resume(&client->s, PAUSE_MIGRATION);
 	}
+	guard_go_on(worker);
 }
 
 /* Ends what keeps the app's transactions of a database running. */
@@ -302,8 +304,8 @@ migrant_server_gone(struct server *server)
 	check(migrant->client == NULL);
 	if (server->last_words != NULL)
 		migrant->error = server->last_words;
-	migrant_destroy(migrant, atomic_load(&server->pool->target), migrant->error == NULL ?
-	    "done" : "failed", migrant->error);
+	migrant_destroy(migrant, atomic_load(&server->pool->target),
+	    migrant->error == NULL ? "done" : "failed", migrant->error);
 }
 
 void
@@ -567,7 +569,8 @@ migrant_enters(struct migrant *migrant)
 /* All that was asked before must have been answered: the end of a transaction
  * is seen by that. */
 static bool
-migrant_sends_ddl(struct pass *pass, struct migrant *migrant)
+migrant_sends_ddl(struct pass *pass, struct migrant *migrant,
+    struct span sql)
 {
 	struct migration_limits limits = migrant_limits(migrant);
 	struct migration_news news = { 0 };
@@ -579,7 +582,7 @@ migrant_sends_ddl(struct pass *pass, struct migrant *migrant)
 		return false;
 	if (pass->client->server->status == 'E')
 		return true;		/* it will not run */
-	answer = migration_ddl(&migrant->who, &limits, &news);
+	answer = migration_ddl(&migrant->who, sql, &limits, &news);
 	next_us = migration_tick(&migrant->who, &limits, &ticked, &news);
 	migrant_obey(migrant->worker, client_target(pass->client), &news);
 	if (answer == MIGRATION_HOLD)
@@ -625,7 +628,7 @@ migrant_sends(struct pass *pass, const struct frame *frame,
 	if (frame->type == 'P')
 		return true;		/* that locks nothing */
 	if (migrant_blocks(pass, frame, effects, sql))
-		return migrant_sends_ddl(pass, migrant);
+		return migrant_sends_ddl(pass, migrant, sql);
 	if (effects & SQL_DDL)
 		migration_count_ddl(&migrant->who);
 	return true;

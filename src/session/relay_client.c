@@ -30,6 +30,7 @@
 #include "pool/vars.h"
 #include "session/channels.h"
 #include "session/client.h"
+#include "session/guard.h"
 #include "session/link.h"
 #include "session/migrant.h"
 #include "session/owed.h"
@@ -387,7 +388,7 @@ pass_query(struct pass *pass, const struct frame *frame)
 		    effects, pass_sql(pass, frame), name, &go_on))
 			return go_on;
 	}
-	if (!pass_link(pass))
+	if (guard_stops(client, pass_sql(pass, frame)) || !pass_link(pass))
 		return false;
 
 	struct server *server = client->server;

@@ -18,6 +18,7 @@
 #include "base/mem.h"
 #include "pool/vars.h"
 #include "session/client.h"
+#include "session/guard.h"
 #include "session/migrant.h"
 #include "session/owed.h"
 #include "session/pass.h"
@@ -340,7 +341,8 @@ pass_parse(struct pass *pass, const struct frame *frame)
 	struct span tail = body_rest(&body);
 	if (body.bad || memchr(tail.at, '\0', tail.len) == NULL)
 		return pass_end(pass, END_PROTOCOL, "Parse");
-	if (!pass_link(pass))
+	if (guard_stops(client, (struct span){ tail.at,
+	    strnlen(tail.at, tail.len) }) || !pass_link(pass))
 		return false;
 	if (client->server->owed.skipping)
 		return pass_as_is(pass, frame);
@@ -510,6 +512,47 @@ pass_bind_forgets(struct pass *pass)
 	return pass_run_ours(pass);
 }
 
+/*
+ * A statement that does more than answer: may it be bound, now? `body` is the
+ * Bind's behind its names. True: return *ret_go_on.
+ */
+static bool
+pass_bind_stops(struct pass *pass, const struct frame *frame,
+    struct stmt *stmt, struct body body, bool *ret_go_on)
+{
+	struct client *client = pass->client;
+	char message[PASS_REFUSAL];
+	const char *refused;
+
+	/* A value in it may name a parameter, or be the key of a lock. */
+	*ret_go_on = false;
+	if (stmt->effects & (SQL_SET | SQL_MIGRATION) &&
+	    !pass_is_whole(pass, frame) && frame->body < NAMES_MAX)
+		return true;
+	if (migrant_is_asked(client, stmt->effects) && migrant_takes(pass,
+	    frame, stmt->effects, stmt_sql(stmt), body_rest(&body),
+	    ret_go_on))
+		return true;
+	refused = stmt->effects == 0 ? NULL :
+	    state_is_refused(client, stmt->effects);
+	if (refused == NULL)
+		return false;
+	*ret_go_on = pass_refuse_in_batch(pass, frame, "53400",
+	    pass_pin_refusal(refused, message), PASS_PIN_HINT);
+	return true;
+}
+
+/* Bound by itself, in a later batch than its Parse. */
+static bool
+pass_bind_is_guarded(struct client *client, struct span name)
+{
+	struct stmt *stmt = client->server != NULL ||
+	    !client_tracks_statements(client) ? NULL : name.len == 0 ?
+	    client->unnamed : stmt_names_get(&client->names, name);
+
+	return stmt != NULL && guard_stops(client, stmt_sql(stmt));
+}
+
 bool
 pass_bind(struct pass *pass, const struct frame *frame)
 {
@@ -523,7 +566,7 @@ pass_bind(struct pass *pass, const struct frame *frame)
 		return false;
 	if (body.bad)
 		return pass_end(pass, END_PROTOCOL, "Bind");
-	if (!pass_link(pass))
+	if (pass_bind_is_guarded(client, name) || !pass_link(pass))
 		return false;
 
 	struct server *server = client->server;
@@ -535,28 +578,10 @@ pass_bind(struct pass *pass, const struct frame *frame)
 	struct stmt *stmt = !pass_tracks(client) ? NULL :
 	    name.len == 0 ? client->unnamed :
 	    stmt_names_get(&client->names, name);
-	if (stmt != NULL && migrant_is_asked(client, stmt->effects)) {
-		bool go_on;
-		if (stmt->effects & SQL_MIGRATION &&
-		    !pass_is_whole(pass, frame) && frame->body < NAMES_MAX)
-			return false;
-		if (migrant_takes(pass, frame, stmt->effects, stmt_sql(stmt),
-		    body_rest(&(struct body){ body.at, body.end, body.bad }),
-		    &go_on))
-			return go_on;
-	}
-	if (stmt != NULL && stmt->effects != 0) {
-		char message[PASS_REFUSAL];
-		const char *refused = state_is_refused(client, stmt->effects);
-		if (refused != NULL)
-			return pass_refuse_in_batch(pass, frame, "53400",
-			    pass_pin_refusal(refused, message),
-			    PASS_PIN_HINT);
-		/* A value in it may name a parameter. */
-		if (stmt->effects & SQL_SET && !pass_is_whole(pass, frame) &&
-		    frame->body < NAMES_MAX)
-			return false;
-	}
+	bool go_on;
+	if (stmt != NULL &&
+	    pass_bind_stops(pass, frame, stmt, body, &go_on))
+		return go_on;
 	if (stmt != NULL && state_must_forget(server, stmt->effects) &&
 	    !pass_bind_forgets(pass))
 		return false;
