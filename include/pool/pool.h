@@ -114,6 +114,7 @@ struct pool {
 	struct list line;		/* pool_wait.node, oldest first */
 	unsigned waiting;		/* length of the line */
 	_Atomic unsigned servers;	/* opening, in use, idle, closing */
+	_Atomic unsigned migrating;	/* set aside for migrators */
 	_Atomic unsigned pinned;	/* tied to a client by session state */
 	_Atomic unsigned audits;	/* counts up to state_audit */
 	unsigned opening;

@@ -42,6 +42,7 @@ struct client {
 	bool keeps_sequences;		/* it has asked for lastval() */
 	bool is_resting;		/* with a server, between two
 					 * transactions: pool/hold.h */
+	uint8_t repeated;		/* so many times, of this batch */
 	struct stream s;
 	struct worker *worker;
 	struct list node;		/* the worker's list of this state */

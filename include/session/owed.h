@@ -47,7 +47,14 @@ struct owed_entry {
 	bool discards;			/* DISCARD ALL: puts parameters back */
 	bool unnamed;			/* PARSE of the unnamed statement */
 	bool ends;			/* a COMMIT, or it may be one */
-	struct stmt *stmt;		/* PARSE, CLOSE of ours; a reference */
+	/* These are for session/plans.c: */
+	bool ddl, temp;			/* changes the schema; only its own */
+	bool refused;			/* BIND of a statement that is stale */
+	bool of_unnamed;		/* DESCRIBE of the unnamed statement */
+	bool of_portal;			/* ... of a portal with the statement */
+	bool again;			/* SYNC: the batch is to be repeated */
+	struct stmt *stmt;		/* PARSE, CLOSE of ours, DESCRIBE of
+					 * one; a reference */
 	struct owed_change *change;	/* NULL = nothing to undo */
 };
 

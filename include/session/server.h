@@ -10,6 +10,7 @@
 #include "pool/pool.h"
 #include "pool/stmt.h"
 #include "session/owed.h"
+#include "session/plans.h"
 #include "session/relay.h"
 
 struct client;
@@ -50,6 +51,7 @@ struct server {
 	struct relay relay;		/* bytes from this server */
 	struct owed owed;
 	struct stmt_cache statements;
+	struct plans plans;
 	struct stmt *local_portal;	/* bound to the unnamed portal, but by
 					 * us: a DEALLOCATE; or NULL */
 	uint32_t bound_effects;		/* of the statement bound last */

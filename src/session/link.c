@@ -365,6 +365,7 @@ link_undo(struct client *client)
 	guard_leave(client);
 	if (server->migrant != NULL)
 		migrant_parted(client, server);
+	plans_unlinked(server);
 	server->request_us = client->request_us;
 	server->client = NULL;
 	client->server = NULL;

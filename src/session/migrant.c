@@ -269,6 +269,7 @@ migrant_adopt(struct migrant *migrant, struct server *server)
 	server->migrant = migrant;
 	server->uncounted = true;
 	pool_put_aside(server->pool);
+	server->pool->migrating++;
 	worker_pool_shrunk(migrant->worker, server->pool);
 	/* What the pool had one busy server less for. */
 	migrant_look(migrant->worker, server->pool);
@@ -300,6 +301,7 @@ migrant_server_gone(struct server *server)
 	struct migrant *migrant = server->migrant;
 
 	pool_release_aside(server->pool);
+	server->pool->migrating--;
 	server->migrant = NULL;
 	check(migrant->client == NULL);
 	if (server->last_words != NULL)

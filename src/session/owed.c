@@ -165,7 +165,8 @@ owed_is_pending(const struct owed *owed, const struct stmt *stmt)
 	for (uint32_t i = owed->count; i-- > 0;) {
 		const struct owed_entry *entry = owed_at(owed, i);
 
-		if (earlier && entry->stmt == stmt)
+		if (earlier && entry->stmt == stmt &&
+		    entry->kind != OWED_DESCRIBE)
 			return true;
 		earlier = earlier || entry->kind == OWED_SYNC;
 	}

@@ -573,6 +573,7 @@ size_t
 relay_client(struct client *client, const char *at, size_t len)
 {
 	struct pass pass = { .client = client, .at = at, .len = len };
+	bool fresh = plans_is_fresh(client);
 
 	while (pass.pos < len && (pass_message(&pass) ||
 	    pass_was_refused(&pass)))
@@ -589,6 +590,7 @@ relay_client(struct client *client, const char *at, size_t len)
 		return pass.pos;
 	}
 	pass_put(&pass);
+	plans_keep(client, fresh, at, pass.pos);
 	if (stream_flush(&server->s) == STREAM_QUEUED)
 		stream_pause(&client->s, PAUSE_PEER_FULL);
 	worker_arena_reset(client->worker);

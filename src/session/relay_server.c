@@ -43,6 +43,10 @@
 
 /* Replies of which we need the whole body to act (E, S, Z, and a small C). */
 #define WHOLE_MAX 16384
+/* Descriptions: of as many columns, or parameters, as there can be. */
+#define DESCRIPTION_MAX (512 * 1024)
+/* Command tags that matter. */
+#define TAG_MAX 48
 
 struct reply {
 	struct server *server;
@@ -339,6 +343,8 @@ reply_error(struct reply *reply, const struct frame *frame)
 			server_own_query_failed(server, &fields);
 		return REPLY_SWALLOW;
 	}
+	bool again = plans_failed(server, head, &fields);
+	bool refused = head->refused;
 	/* A Parse of the unnamed statement begins with dropping the last one:
 	 * if it fails there is none. */
 	if (head->change != NULL && head->unnamed) {
@@ -349,6 +355,15 @@ reply_error(struct reply *reply, const struct frame *frame)
 		owed_skip_to_sync(server);
 	if (server->client == NULL)
 		return REPLY_SWALLOW;
+	if (again) {
+		plans_swallow_batch(server);
+		return REPLY_SWALLOW;
+	}
+	if (refused) {
+		reply_put(reply);
+		plans_put_refusal(server->client);
+		return REPLY_SWALLOW;
+	}
 	if (error_put_renamed(reply, frame, &fields))
 		return REPLY_SWALLOW;
 	return REPLY_PASS;
@@ -413,13 +428,42 @@ reply_complete(struct reply *reply, const struct frame *frame)
 	struct span tag = { reply->at + reply->pos + FRAME_HEADER,
 	    frame->body - 1 };
 
-	/* "DISCARD ALL", "DEALLOCATE ALL" and a NUL */
-	if (frame->body == 12 || frame->body == 15) {
+	if (frame->body > 0 && frame->body <= TAG_MAX) {
+		struct owed_entry *head = owed_head(&reply->server->owed);
+
 		if (reply->len - reply->pos - FRAME_HEADER < frame->body)
 			return REPLY_MORE;
-		reply_tag(reply, tag);
+		/* "DISCARD ALL", "DEALLOCATE ALL" and a NUL */
+		if (frame->body == 12 || frame->body == 15)
+			reply_tag(reply, tag);
+		if (head != NULL && head->action == OWED_FORWARD)
+			plans_completed(reply->server, head, tag);
 	}
 	return reply_within(reply, OWED_EXECUTE);
+}
+
+/* Of a statement, not of a portal: what clients know of it. */
+static enum verdict
+reply_description(struct reply *reply, const struct frame *frame)
+{
+	struct server *server = reply->server;
+	struct owed_entry *head = owed_head(&server->owed);
+	enum verdict verdict = head->action == OWED_FORWARD ?
+	    REPLY_PASS : REPLY_SWALLOW;
+
+	if (frame->body > DESCRIPTION_MAX)
+		return REPLY_BAD;
+	if (reply->len - reply->pos - FRAME_HEADER < frame->body)
+		return REPLY_MORE;
+	plans_described(server, frame->type, (struct span){
+	    reply->at + reply->pos + FRAME_HEADER, frame->body });
+	if (frame->type == 't')
+		return verdict;
+	verdict = reply_settle(reply, OWED_DESCRIBE);
+	/* A Bind has waited for it. */
+	if (verdict == REPLY_SWALLOW && server->client != NULL)
+		stream_resume(&server->client->s, PAUSE_OWED_FULL);
+	return verdict;
 }
 
 static enum verdict
@@ -473,6 +517,7 @@ reply_ready(struct reply *reply, const struct frame *frame)
 	bool forward = head->action == OWED_FORWARD;
 	bool probe = head->probe;
 	bool leaves = head->leaves;
+	bool again = head->again;
 	server->status = status;
 	server->owed.copy_in = false;
 	server->discarded = false;
@@ -484,6 +529,11 @@ reply_ready(struct reply *reply, const struct frame *frame)
 	if (status != 'T' && !owed_has_local_bind(&server->owed))
 		server_set_local_portal(server, NULL);
 	server->owed.batch_open = !owed_is_clear(&server->owed);
+	plans_ready(server);
+	if (again && server->client != NULL)
+		plans_repeat_batch(server);
+	else if (forward && server->client != NULL)
+		server->client->repeated = 0;
 	if (forward && server->client != NULL)
 		link_query_ended(server->client);
 	else if (probe)
@@ -574,6 +624,9 @@ reply_judge(struct reply *reply, const struct frame *frame)
 {
 	struct owed_entry *head = owed_head(&reply->server->owed);
 
+	if (head != NULL && head->kind == OWED_DESCRIBE &&
+	    head->stmt != NULL && memchr("tTn", frame->type, 3) != NULL)
+		return reply_description(reply, frame);
 	switch (frame->type) {
 	case 'D':
 		if (head != NULL && head->probe)

@@ -75,14 +75,14 @@ def lib_pq(tmp_path_factory):
 class Player:
     """A player's process, and the words that are exchanged with it."""
 
-    def __init__(self, driver, command, url):
+    def __init__(self, driver, command, url, **settings):
         self.driver = driver
         self.said = []
         environment = {name: value for name, value in os.environ.items()
                        if not name.startswith("PG")}
         environment.update(DATABASE_URL=url, DRIVER=driver,
-                           CLIENTS=str(CLIENTS),
-                           TRANSACTIONS=str(TRANSACTIONS))
+                           **{"CLIENTS": str(CLIENTS),
+                              "TRANSACTIONS": str(TRANSACTIONS), **settings})
         self.process = subprocess.Popen(
             command, env=environment, text=True, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -451,6 +451,21 @@ def test_an_idle_migrator_yields_to_one_that_waits(start_pgsluice):
         loses_its_connection(frozen, "57P05")
 
 
+def test_a_pause_lets_a_migrator_finish(start_pgsluice, table):
+    pooler = start_pgsluice(default_pool_size=2)
+    with pooler.connect() as migrator, \
+            pooler.connect("admin", "pgsluice") as console:
+        migrator.rows(PRISMA_LOCK)
+        console.send(wire.query("PAUSE app"))
+        wait_until(lambda: any(row["paused"] == "1" for row in
+                               pooler.console("SHOW DATABASES")),
+                   "the database is paused")
+        migrator.rows(f"ALTER TABLE {table} ADD COLUMN a int")
+        assert not has_news(console)
+        migrator.close()
+        assert console.shapes(console.until_ready()) == "CZ"
+
+
 def test_ddl_of_anybody_drains_where_the_operator_wants(start_pgsluice,
                                                         table):
     pooler = start_pgsluice(default_pool_size=3, ddl_hold="all",
