@@ -30,6 +30,7 @@ enum stream_pause {
 	PAUSE_SUSPENDED = 1 << 6,	/* console: SUSPEND */
 	PAUSE_MIGRATION = 1 << 7,	/* a migration is under way */
 	PAUSE_AGAIN     = 1 << 8,	/* it will be given back what it said */
+	PAUSE_DATABASE  = 1 << 9,	/* idle servers are closed first */
 };
 
 /* How a stream ended. */

@@ -12,6 +12,7 @@
 #include "session/relay.h"
 
 struct channels;
+struct database_step;
 struct migrant;
 struct tool;
 struct client_login;
@@ -58,6 +59,7 @@ struct client {
 	struct stmt *unnamed;		/* the unnamed statement, or NULL */
 	struct stmt_names names;
 	struct channels *channels;	/* LISTEN; NULL = none */
+	struct database_step *database_step; /* CREATE DATABASE...; or NULL */
 	uint8_t guard;			/* enum guard; session/guard.h */
 	struct migrant *migrant;	/* it runs migrations; NULL = no */
 	const struct tool *migrates;	/* it has said so; NULL = no */

@@ -44,6 +44,8 @@ void hub_put_name(struct buf *out, const char *word, struct span name);
 
 /* PAUSE, RECONNECT: the connection is to be made anew. Any thread. */
 void hub_retire(struct pool *pool);
+/* Nobody is to be connected to its database who need not: on each worker. */
+void hub_vacate(struct pool *pool, const struct worker *here);
 
 /* The hub's server, which belongs to server.c and relay_server.c like any: */
 void hub_opened(struct server *server);		/* it is logged in */

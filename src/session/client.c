@@ -27,6 +27,7 @@
 #include "pool/vars.h"
 #include "session/cancel.h"
 #include "session/channels.h"
+#include "session/database.h"
 #include "session/guard.h"
 #include "session/link.h"
 #include "session/migrant.h"
@@ -261,6 +262,7 @@ client_gone(struct client *client)
 	if (client->joined) {
 		client_count_bytes(client, 0);
 		pool_client_left(client->pool, worker->index);
+		database_client_left(client->pool);
 		process.logged_in--;
 	}
 	worker_remove_client(worker, client);

@@ -40,6 +40,7 @@
 #include "net/loop.h"
 #include "pool/pool.h"
 #include "session/channels.h"
+#include "session/database.h"
 #include "session/owed.h"
 #include "session/server.h"
 #include "session/setup.h"
@@ -559,6 +560,15 @@ hub_gone(struct server *server)
 		hub->was_lost = false;
 }
 
+/* It would linger where no connection is to idle. */
+static bool
+hub_is_out_of_place(const struct hub *hub)
+{
+	return !hub_is_wanted(hub) && hub->server != NULL &&
+	    hub->server->state == SERVER_LISTENING &&
+	    database_is_left_alone(hub->pool);
+}
+
 static void
 hub_look_after(struct hub *hub)
 {
@@ -575,12 +585,23 @@ hub_look_after(struct hub *hub)
 	else if (limit_us > 0 && hub->asked_us != 0 &&
 	    now_us >= hub->asked_us + limit_us)
 		server_close(server, "no answer to a query of ours");
+	else if (hub_is_out_of_place(hub))
+		server_close(server, "nobody listens");
 	else if (hub_is_wanted(hub) || server->owed.count > 0)
 		hub->empty_us = 0;
 	else if (hub->empty_us == 0)
 		hub->empty_us = now_us;
 	else if (now_us >= hub->empty_us + HUB_LINGER_US)
 		server_close(server, "nobody listens");
+}
+
+void
+hub_vacate(struct pool *pool, const struct worker *here)
+{
+	struct hub *hub = hub_find(pool);
+
+	if (hub != NULL && hub->worker == here && hub_is_out_of_place(hub))
+		server_close(hub->server, "nobody listens");
 }
 
 static void
@@ -695,6 +716,8 @@ hub_read_unsubscribe(struct hub *hub, struct hub_mail *mail)
 	while (next_name(&names, &name))
 		if (channel_leave(hub, mail->from, name))
 			hub_put_name(out, "UNLISTEN", name);
+	if (hub_is_out_of_place(hub))
+		server_close(hub->server, "nobody listens");
 	if (!hub->is_open || out->len == empty) {
 		mem_free(mail);
 		return;

@@ -35,6 +35,7 @@
 #include "session/cancel.h"
 #include "session/channels.h"
 #include "session/client.h"
+#include "session/database.h"
 #include "session/guard.h"
 #include "session/hub.h"
 #include "session/migrant.h"
@@ -342,6 +343,7 @@ link_is_over(const struct client *client)
 	return server->status == 'I' && server->owed.count == 0 &&
 	    !server->owed.batch_open &&
 	    client->relay.left == 0 && server->relay.left == 0 &&
+	    client->database_step == NULL &&
 	    server->touched == 0 && !server->recheck && !server->audited &&
 	    (server->migrant != NULL ? migrant_is_done(client) &&
 	    server->pins == 0 && pool_mode(client->pool) != POOL_SESSION :
@@ -361,6 +363,7 @@ link_undo(struct client *client)
 	client_count_bytes(client, 0);
 	client->pool->shard[client->worker->index].active--;
 	channels_unlinked(server, client);
+	database_ended(client);
 	migrant_unrest(client);
 	guard_leave(client);
 	if (server->migrant != NULL)
@@ -486,6 +489,7 @@ server_give(struct server *server)
 		server_arm_idle(server);
 		migrant_look(server->worker, server->pool);
 		worker_make_room(server->worker, server->pool);
+		database_server_idles(server);
 		break;
 	case POOL_HERE:
 		link_serve(server, container_of(wait, struct client, wait));

@@ -30,6 +30,7 @@
 #include "pool/vars.h"
 #include "session/channels.h"
 #include "session/client.h"
+#include "session/database.h"
 #include "session/guard.h"
 #include "session/link.h"
 #include "session/migrant.h"
@@ -251,6 +252,13 @@ pass_must_wait(struct client *client)
 	return true;
 }
 
+bool
+pass_database(struct client *client, uint32_t effects, struct span sql)
+{
+	return (effects & SQL_DATABASE) == 0 || (!pass_must_wait(client) &&
+	    database_may_pass(client, effects, sql));
+}
+
 /*
  * DEALLOCATE is about the client's names, of which the server knows nothing.
  * True: it was answered (*ret_go_on says whether the walk goes on).
@@ -396,6 +404,8 @@ pass_query(struct pass *pass, const struct frame *frame)
 		return pass_as_is(pass, frame);
 	if (frame->body >= PASS_SCAN_MAX && pass_is_whole(pass, frame))
 		effects = sqlscan(pass_sql(pass, frame), NULL);
+	if (!pass_database(client, effects, pass_sql(pass, frame)))
+		return false;
 	if (migrant_is_asked(client, effects) && migrant_takes(pass, frame,
 	    effects, pass_sql(pass, frame), SPAN_NONE, &go_on))
 		return go_on;

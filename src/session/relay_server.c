@@ -31,6 +31,7 @@
 #include "pool/vars.h"
 #include "session/channels.h"
 #include "session/client.h"
+#include "session/database.h"
 #include "session/hub.h"
 #include "session/link.h"
 #include "session/migrant.h"
@@ -425,6 +426,7 @@ reply_tag(struct reply *reply, struct span tag)
 static enum verdict
 reply_complete(struct reply *reply, const struct frame *frame)
 {
+	struct client *client = reply->server->client;
 	struct span tag = { reply->at + reply->pos + FRAME_HEADER,
 	    frame->body - 1 };
 
@@ -438,6 +440,11 @@ reply_complete(struct reply *reply, const struct frame *frame)
 			reply_tag(reply, tag);
 		if (head != NULL && head->action == OWED_FORWARD)
 			plans_completed(reply->server, head, tag);
+	}
+	if (client != NULL && client->database_step != NULL) {
+		if (reply->len - reply->pos - FRAME_HEADER < frame->body)
+			return REPLY_MORE;
+		database_completed(client, tag);
 	}
 	return reply_within(reply, OWED_EXECUTE);
 }
@@ -534,6 +541,9 @@ reply_ready(struct reply *reply, const struct frame *frame)
 		plans_repeat_batch(server);
 	else if (forward && server->client != NULL)
 		server->client->repeated = 0;
+	if (forward && server->client != NULL &&
+	    server->client->database_step != NULL)
+		database_answered(server->client);
 	if (forward && server->client != NULL)
 		link_query_ended(server->client);
 	else if (probe)

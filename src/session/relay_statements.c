@@ -372,6 +372,8 @@ pass_parse(struct pass *pass, const struct frame *frame)
 	if (!pass_tracks(client)) {
 		uint32_t effects = sqlscan(sql, NULL);
 		bool go_on;
+		if (!pass_database(client, effects, sql))
+			return false;
 		if (pass_parse_migrates(pass, frame, effects, sql, &go_on))
 			return go_on;
 		state_note(client->server, effects, sql);
@@ -542,6 +544,9 @@ pass_bind_stops(struct pass *pass, const struct frame *frame,
 	*ret_go_on = false;
 	if (stmt->effects & (SQL_SET | SQL_MIGRATION) &&
 	    !pass_is_whole(pass, frame) && frame->body < NAMES_MAX)
+		return true;
+	if (stmt->effects != 0 &&
+	    !pass_database(client, stmt->effects, stmt_sql(stmt)))
 		return true;
 	if (migrant_is_asked(client, stmt->effects) && migrant_takes(pass,
 	    frame, stmt->effects, stmt_sql(stmt), body_rest(&body),
