@@ -132,7 +132,7 @@ class Shop:
 
     def wait_clean(self):
         wait_until(lambda: self.leftovers() == [],
-                   f"nothing left, but {self.leftovers()}", 10)
+                   "no lock of Prisma's left, no shadow database", 10)
 
     def leftovers(self):
         """Prisma's lock, held or waited for, and its shadow databases."""
@@ -175,14 +175,14 @@ def shop(any_postgres, start, tmp_path, record_property,
     where = f"host=127.0.0.1 port={any_postgres.port}"
     made.pooler = start(
         Pgsluice, any_postgres, default_pool_size=SERVERS, workers=2,
-        databases={"*": where},
+        databases={"shop": f"{where} dbname=shop"},
         secrets={"shop": "shop-secret", "admin": "admin-secret"})
     yield made
     for app in made.apps:
         app.kill()
 
 
-def test_every_command_of_prisma_7_works_while_the_app_does(shop):
+def test_deploy_status_and_dev_work_while_the_app_does(shop):
     app = shop.app()
     with shop.load():
         shop.run(app, "migrate", "deploy")
@@ -191,25 +191,28 @@ def test_every_command_of_prisma_7_works_while_the_app_does(shop):
         assert "2002_more" in shop.run(app, "migrate", "deploy")
         assert "No pending" in shop.run(app, "migrate", "deploy")
         assert "up to date" in shop.run(app, "migrate", "status")
-
+        # Its shadow database is one that pgsluice has never heard of.
         app.write_models(with_fields("name String?", "born Int?"))
         shop.run(app, "migrate", "dev", "--name", "born", terminal=True)
         assert len(app.migrations()) == 3
-        assert shop.applied() == app.migrations()
+    assert shop.applied() == app.migrations()
 
-        app.write_models(with_fields("name String?", "born Int?", "at Int?"))
+
+def test_push_execute_resolve_and_reset_work_while_the_app_does(shop):
+    app = shop.app()
+    with shop.load():
+        shop.run(app, "migrate", "deploy")
+        app.write_models(with_fields("name String?"))
         shop.run(app, "db", "push")
-        app.write("script.sql", 'ALTER TABLE "Author" DROP COLUMN "at";\n'
-                                'UPDATE "Author" SET "born" = 1900;\n')
+        app.write("script.sql", 'ALTER TABLE "Author" DROP COLUMN "name";\n'
+                                'UPDATE "Author" SET "email" = \'\';\n')
         shop.run(app, "db", "execute", "--file", "script.sql")
-        app.write_migration("9999_by_hand", "SELECT 1 / 0;")
-        shop.run(app, "migrate", "resolve", "--applied",
-            "9999_by_hand")
+        app.write_migration("2002_by_hand", "SELECT 1 / 0;")
+        shop.run(app, "migrate", "resolve", "--applied", "2002_by_hand")
         assert shop.applied() == app.migrations()
-
-        app.write_migration("9999_by_hand", "SELECT 1;")
+        app.write_migration("2002_by_hand", "SELECT 1;")
         shop.run(app, "migrate", "reset", "--force")
-        assert shop.applied() == app.migrations()
+    assert shop.applied() == app.migrations()
 
 
 def test_prisma_6_with_its_js_engine_deploys_while_the_app_works(shop):
@@ -231,8 +234,7 @@ def test_a_deploy_with_nothing_to_do_holds_nobody(shop):
         assert migration["held_clients"] == "0", migration
 
 
-def test_three_deploys_at_once_wait_in_line_for_longer_than_prisma_does(
-        shop):
+def test_three_deploys_wait_in_line_for_longer_than_prisma_does(shop):
     """The first is in its migration until the two others have waited for
     longer than Prisma waits for its lock."""
     apps = [shop.app() for _ in range(3)]
@@ -283,8 +285,7 @@ def test_the_app_does_not_notice(change, shop):
         check_newcomers(shop, column)
 
 
-def test_the_app_does_not_notice_an_index_that_is_built_concurrently(
-        shop):
+def test_the_app_does_not_notice_a_concurrent_index(shop):
     app = shop.app()
     shop.run(app, "migrate", "deploy")
     app.write_migration(
