@@ -31,8 +31,8 @@ enum conf_binding { BINDING_PREFER, BINDING_REQUIRE, BINDING_DISABLE };
  * The options: one row each in options.def,
  *   X(TYPE, name, default, min, max, when, help)
  * TYPE gives the field: BOOL bool name; INT and OCTAL int name; DURATION
- * and DURATION_MS uint64_t name_us; SIZE uint64_t name_bytes; TEXT char *name
- * (never NULL); the enums int name. `when` is RELOAD or RESTART.
+ * and DURATION_MS uint64_t name_us; SIZE uint64_t name_bytes; TEXT and COMMAND
+ * char *name (never NULL); the enums int name. `when` is RELOAD or RESTART.
  */
 struct conf_options {
 #define FIELD_BOOL(name)	bool name;
@@ -42,6 +42,7 @@ struct conf_options {
 #define FIELD_OCTAL(name)	int name;
 #define FIELD_SIZE(name)	uint64_t name##_bytes;
 #define FIELD_TEXT(name)	char *name;
+#define FIELD_COMMAND(name)	char *name;
 #define FIELD_POOL_MODE(name)	int name;
 #define FIELD_AUTH_TYPE(name)	int name;
 #define FIELD_SSLMODE(name)	int name;

@@ -39,6 +39,11 @@ void hub_unsubscribe(struct hub *hub, const struct worker *from,
 
 /* The channel on which marks are sent, which nobody else knows. */
 struct span hub_mark_channel(void);
+/* "client serial": what a mark says. */
+void hub_put_mark(struct buf *out, uint64_t client_id, uint64_t serial);
+/* Has the hub notify itself of a mark, if it listens; else the client's worker
+ * hears of it when it does again (channels_resumed). False: out of memory. */
+bool hub_mark(struct hub *hub, uint64_t client_id, uint64_t serial);
 /* Writes `LISTEN "x";` or another word. */
 void hub_put_name(struct buf *out, const char *word, struct span name);
 

@@ -72,7 +72,7 @@ struct stmt *plans_for_describe(const struct client *client,
 /* That Bind was passed on. */
 void plans_note_bind(struct server *server, struct span portal,
     struct stmt *stmt_or_null);
-/* Notes what is described: a statement, or the portal that was just bound. */
+/* Notes what is described: the portal that was just bound, or a statement. */
 void plans_note_portal(struct server *server, struct owed_entry *entry,
     struct span portal);
 void plans_note_describe(struct server *server, struct owed_entry *entry,

@@ -96,6 +96,8 @@ struct server {
 	uint64_t lifetime_us;		/* with jitter; 0 = one use */
 	uint64_t connected_us;		/* wall clock, for SHOW */
 	uint64_t request_us;		/* when it was lent last; 0 = never */
+	uint64_t waited_us;		/* how long the query that it was lent
+					 * for was in line */
 	struct loop_mail mail;		/* when it moves to another worker */
 	uint64_t mail_client;		/* ... and for whom; 0 = the line */
 };

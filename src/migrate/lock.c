@@ -401,6 +401,10 @@ is_companion(const struct migrator *holder, const struct migrator *who)
 
 	if (!is_same_origin(holder, who))
 		return false;
+	/* Who asks for the lock itself is another migration, though it be
+	 * on the same host. */
+	if (who->tool == tool_of(TOOL_COMMAND))
+		return false;
 	if (holder->tool->companions == COMPANIONS_ANYBODY)
 		return true;
 	if (strcmp(holder->application, who->application) != 0)

@@ -424,6 +424,20 @@ limit_of(uint64_t per_user, uint64_t global)
 }
 
 static void
+client_find_user_limits(const struct conf_user *user,
+    struct client_limits *ret)
+{
+	ret->query_us = limit_of(user->query_timeout_us, ret->query_us);
+	ret->query_wait_us = limit_of(user->query_wait_timeout_us,
+	    ret->query_wait_us);
+	ret->idle_transaction_us = limit_of(user->idle_transaction_timeout_us,
+	    ret->idle_transaction_us);
+	ret->transaction_us = limit_of(user->transaction_timeout_us,
+	    ret->transaction_us);
+	ret->idle_us = limit_of(user->client_idle_timeout_us, ret->idle_us);
+}
+
+static void
 client_find_limits(const struct client *client, struct client_limits *ret)
 {
 	const struct conf_options *o = &client->worker->setup->conf->o;
@@ -434,16 +448,10 @@ client_find_limits(const struct client *client, struct client_limits *ret)
 	ret->idle_transaction_us = o->idle_transaction_timeout_us;
 	ret->transaction_us = o->transaction_timeout_us;
 	ret->idle_us = o->client_idle_timeout_us;
-	if (user == NULL)
-		return;
-	ret->query_us = limit_of(user->query_timeout_us, ret->query_us);
-	ret->query_wait_us = limit_of(user->query_wait_timeout_us,
-	    ret->query_wait_us);
-	ret->idle_transaction_us = limit_of(user->idle_transaction_timeout_us,
-	    ret->idle_transaction_us);
-	ret->transaction_us = limit_of(user->transaction_timeout_us,
-	    ret->transaction_us);
-	ret->idle_us = limit_of(user->client_idle_timeout_us, ret->idle_us);
+	if (user != NULL)
+		client_find_user_limits(user, ret);
+	if (migrant_may_be_silent(client))
+		ret->idle_us = 0;
 }
 
 /* Of a linked client between two queries: in a transaction, or in a session

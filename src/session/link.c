@@ -41,6 +41,7 @@
 #include "session/migrant.h"
 #include "session/server.h"
 #include "session/setup.h"
+#include "session/slow.h"
 #include "session/state.h"
 #include "session/worker.h"
 #include "wire/body.h"
@@ -145,13 +146,12 @@ link_join(struct server *server, struct client *client)
 	check(server->client == NULL && client->server == NULL);
 	check(server->owed.count == 0 && server->status == 'I');
 	check(server->worker == client->worker);
+	server->waited_us = 0;
 	if (client->state == CLIENT_WAITING) {
-		uint64_t waited_us = now_us - client->state_us;
-		stat_add(&shard->stat, STAT_wait_time, waited_us);
-		hist_add(&shard->wait_time, waited_us);
-	} else {
-		hist_add(&shard->wait_time, 0);
+		server->waited_us = now_us - client->state_us;
+		stat_add(&shard->stat, STAT_wait_time, server->waited_us);
 	}
+	hist_add(&shard->wait_time, server->waited_us);
 	server->client = client;
 	client->server = server;
 	server->max_statements = client_tracks_statements(client) ?
@@ -303,17 +303,22 @@ link_retry(struct worker *worker, uint64_t client_id)
 }
 
 void
-link_query_ended(struct client *client)
+link_query_ended(struct client *client, const char *sql)
 {
 	struct server *server = client->server;
 	struct pool_shard *shard =
 	    &client->pool->shard[client->worker->index];
 	uint64_t now_us = clock_us();
 	uint64_t took_us = now_us - client->query_us;
+	uint64_t slow_us =
+	    client->worker->setup->conf->o.log_min_duration_us;
 
 	stat_add(&shard->stat, STAT_query_count, 1);
 	stat_add(&shard->stat, STAT_query_time, took_us);
 	hist_add(&shard->query_time, took_us);
+	if (slow_us > 0 && server->waited_us + took_us >= slow_us)
+		slow_log_query(client, server->waited_us, took_us, sql);
+	server->waited_us = 0;
 	client->query_us = server->owed.count > 0 ? now_us : 0;
 	client->in_transaction = server->status != 'I';
 	if (server->status == 'I') {

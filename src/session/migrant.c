@@ -412,6 +412,8 @@ migrant_idle_timer(struct migrant *migrant)
 	uint64_t limit_us = migrant_options(migrant)->migration_idle_timeout_us;
 	uint64_t idle_us = migrant->who.idle_us;
 
+	if (migrant_may_be_silent(client))
+		limit_us = 0;
 	if (limit_us != 0 && idle_us != 0 &&
 	    clock_us() >= idle_us + limit_us &&
 	    migration_is_awaited(migrant->who.migration)) {
@@ -481,6 +483,12 @@ migrant_declared(const struct client *client)
 	    conf_list_has(o->migration_applications, application)))
 		return tool_of(TOOL_DECLARED);
 	return application.len > 0 ? detect_application(application) : NULL;
+}
+
+bool
+migrant_may_be_silent(const struct client *client)
+{
+	return client->migrates == tool_of(TOOL_COMMAND);
 }
 
 bool
@@ -688,7 +696,10 @@ migrant_is_done(const struct client *client)
 		linger_us = 0;
 	else if (process.leaving != STAYING)
 		linger_us = LINGER_READING_US;
+	/* Not while its statement is under way, nor before it was sent: the
+	 * server may be about to get the client's parameters. */
 	return client->migrates == NULL && !migrant->waits &&
+	    migrant->who.idle_us != 0 &&
 	    clock_us() >= migrant->sign_us + linger_us;
 }
 

@@ -38,6 +38,7 @@
 #include "session/pass.h"
 #include "session/server.h"
 #include "session/setup.h"
+#include "session/slow.h"
 #include "session/state.h"
 #include "session/worker.h"
 #include "wire/body.h"
@@ -285,6 +286,9 @@ pass_deallocate(struct pass *pass, const struct frame *frame,
 	    server->owed.skipping || server->status == 'E' ||
 	    state_has_prepared(server)))
 		return false;
+	/* As any simple query does. */
+	stmt_unref(client->unnamed);
+	client->unnamed = NULL;
 	if (effects == SQL_DEALLOCATE_ALL) {
 		stmt_names_clear(&client->names);
 		*ret_go_on = pass_answer(pass, frame, "DEALLOCATE ALL");
@@ -334,11 +338,26 @@ pass_put_refusal(struct pass *pass, char type, const char *sqlstate,
 	pass_put_bytes(pass, out);
 }
 
+/* A simple query takes the unnamed statement with it, unless it is skipped. */
+static struct owed_entry *
+pass_owe_query(struct pass *pass)
+{
+	struct client *client = pass->client;
+	struct owed_entry *entry = pass_owe(pass, OWED_QUERY, OWED_FORWARD);
+
+	if (entry == NULL)
+		return NULL;
+	entry->unnamed = true;
+	entry->unnamed_was = client->unnamed;
+	client->unnamed = NULL;
+	return entry;
+}
+
 bool
 pass_refuse_query(struct pass *pass, const struct frame *frame,
     const char *sqlstate, const char *message, const char *hint)
 {
-	if (pass_owe(pass, OWED_QUERY, OWED_FORWARD) == NULL)
+	if (pass_owe_query(pass) == NULL)
 		return false;
 	pass_put_refusal(pass, 'Q', sqlstate, message, hint);
 	return pass_drop(pass, frame);
@@ -414,8 +433,6 @@ pass_query(struct pass *pass, const struct frame *frame)
 	 * been put in front of a Bind, and must leave while it is there. */
 	if (client->unnamed != NULL)
 		stream_flush(&server->s);
-	stmt_unref(client->unnamed);
-	client->unnamed = NULL;
 	server_set_unnamed(server, NULL);
 	server_set_local_portal(server, NULL);
 
@@ -426,11 +443,13 @@ pass_query(struct pass *pass, const struct frame *frame)
 		return pass_refuse_query(pass, frame, "53400",
 		    pass_pin_refusal(refused, message), PASS_PIN_HINT);
 
-	struct owed_entry *entry = pass_owe(pass, OWED_QUERY, OWED_FORWARD);
+	struct span sql = pass_sql(pass, frame);
+	slow_keep_text(client, sql);
+	struct owed_entry *entry = pass_owe_query(pass);
 	if (entry == NULL)
 		return false;
 	pass_note_effects(server, entry, effects);
-	state_note(server, effects, pass_sql(pass, frame));
+	state_note(server, effects, sql);
 	return pass_as_is(pass, frame);
 }
 

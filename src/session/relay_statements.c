@@ -23,6 +23,7 @@
 #include "session/owed.h"
 #include "session/pass.h"
 #include "session/server.h"
+#include "session/slow.h"
 #include "session/state.h"
 #include "session/worker.h"
 #include "wire/body.h"
@@ -271,11 +272,12 @@ pass_parse_unnamed(struct pass *pass, const struct frame *frame,
 	}
 	client->unnamed = stmt;
 	entry = pass_owe(pass, OWED_PARSE, OWED_FORWARD);
-	if (entry == NULL)
+	if (entry == NULL) {
+		stmt_unref(same ? NULL : was);
 		return false;
+	}
 	entry->unnamed = true;
-	if (!same && !pass_note_change(pass, entry, SPAN(""), was))
-		return false;
+	entry->unnamed_was = same ? stmt_ref(was) : was;
 	server_set_unnamed(client->server, stmt);
 	stat_add(&client->pool->shard[client->worker->index].stat,
 	    STAT_server_parse_count, 1);
@@ -369,6 +371,7 @@ pass_parse(struct pass *pass, const struct frame *frame)
 		return false;
 
 	struct span sql = { tail.at, strnlen(tail.at, tail.len) };
+	slow_keep_text(client, sql);
 	if (!pass_tracks(client)) {
 		uint32_t effects = sqlscan(sql, NULL);
 		bool go_on;
@@ -708,6 +711,8 @@ pass_bind(struct pass *pass, const struct frame *frame)
 		server_set_local_portal(server, NULL);
 	if (stmt != NULL && pass_is_deallocate(client, stmt, portal))
 		return pass_bind_local(pass, frame, stmt);
+	if (stmt != NULL)
+		slow_keep_text(client, stmt_sql(stmt));
 	if (!pass_bind_put(pass, frame, portal, name, stmt, plan) ||
 	    pass_owe(pass, OWED_BIND, OWED_FORWARD) == NULL)
 		return false;
@@ -833,9 +838,10 @@ pass_close(struct pass *pass, const struct frame *frame)
 		return false;
 	if (name.len == 0) {
 		entry = pass_owe(pass, OWED_CLOSE, OWED_FORWARD);
-		if (entry == NULL ||
-		    !pass_note_change(pass, entry, name, client->unnamed))
+		if (entry == NULL)
 			return false;
+		entry->unnamed = true;
+		entry->unnamed_was = client->unnamed;
 		client->unnamed = NULL;
 		server_set_unnamed(client->server, NULL);
 		return pass_as_is(pass, frame);

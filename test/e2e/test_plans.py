@@ -11,7 +11,7 @@ import itertools
 import pytest
 
 from pgsluice import connect
-from wire import (ServerError, bind, describe, execute, parse, sync)
+from wire import ServerError, bind, describe, execute, parse, sync
 
 SERVERS = 5
 SQL = "SELECT *, pg_backend_pid() AS pid FROM thing"

@@ -318,7 +318,9 @@ rig_start(const char *options)
 	    "asking = host=/nowhere connect_query='SELECT 1'\n"
 	    "* = host=/nowhere\n"
 	    "[pgsluice]\nauth_type = any\ndefault_pool_size = 1\n"
-	    "max_client_conn = 10\nadmin_users = admin\n");
+	    "max_client_conn = 10\nadmin_users = admin\n"
+	    /* So that texts are kept, and have to be given back. */
+	    "log_min_duration = 1us\nlog_statement_text = 1\n");
 	/* A BEGIN is the handiest way to hold a server. */
 	if (strstr(options, "defer_begin") == NULL)
 		buf_add_text(&text, "defer_begin = 0\n");
