@@ -138,8 +138,9 @@ async function setSequence(sqlite: Database.Database, db: pg.Client,
     table: Table, column: string, sequence: string) {
     const hasSequences = sqlite.prepare(
         "SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_sequence'").get()
-    const last = hasSequences && sqlite.prepare<[string], { seq: number }>(
-        'SELECT seq FROM sqlite_sequence WHERE name = ?').get(table.name)
+    const last = !hasSequences ? undefined
+        : sqlite.prepare<[string], { seq: number }>(
+            'SELECT seq FROM sqlite_sequence WHERE name = ?').get(table.name)
     await db.query(
         `SELECT setval($1, it) FROM (SELECT greatest($2::bigint,
             (SELECT max(${quote(column)}) FROM ${quote(table.name)}),
