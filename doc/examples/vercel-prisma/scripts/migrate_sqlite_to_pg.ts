@@ -8,6 +8,7 @@
 // that are there are brought up to date. The exit status is 0 only if both
 // sides are the same in the end.
 
+import '../src/env.js'
 import { existsSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import Database from 'better-sqlite3'
