@@ -14,7 +14,8 @@ enum command_verb {
 struct command {
 	enum command_verb verb;
 	struct span arg;		/* at NULL = none was given */
-	struct span value;		/* of SET */
+	struct span value;		/* of SET and MIGRATION */
+	struct span action;		/* of MIGRATION */
 };
 
 enum command_result {

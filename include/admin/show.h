@@ -68,6 +68,9 @@ void show_stats(struct show *show);
 void show_stats_totals(struct show *show);
 void show_stats_averages(struct show *show);
 void show_totals(struct show *show);
+/* migrations.c */
+void show_migrations(struct show *show);
+
 /* show_process.c */
 void show_mem(struct show *show);
 void show_state(struct show *show);

@@ -20,6 +20,11 @@ enum conf_sslmode {
 	CONF_SSL_DISABLE, CONF_SSL_ALLOW, CONF_SSL_PREFER, CONF_SSL_REQUIRE,
 	CONF_SSL_VERIFY_CA, CONF_SSL_VERIFY_FULL,
 };
+enum conf_migration_lock {
+	MIGRATION_LOCK_EXCLUSIVE, MIGRATION_LOCK_SESSION, MIGRATION_LOCK_OFF,
+};
+enum conf_on_drain_timeout { DRAIN_PROCEED, DRAIN_ABORT, DRAIN_CANCEL };
+enum conf_ddl_hold { DDL_HOLD_MIGRATORS, DDL_HOLD_ALL, DDL_HOLD_NONE };
 enum conf_binding { BINDING_PREFER, BINDING_REQUIRE, BINDING_DISABLE };
 
 /*
@@ -41,6 +46,9 @@ struct conf_options {
 #define FIELD_AUTH_TYPE(name)	int name;
 #define FIELD_SSLMODE(name)	int name;
 #define FIELD_LOG_FORMAT(name)	int name;
+#define FIELD_MIGRATION_LOCK(name) int name;
+#define FIELD_ON_DRAIN_TIMEOUT(name) int name;
+#define FIELD_DDL_HOLD(name)	int name;
 #define X(type, name, def, min, max, when, help) FIELD_##type(name)
 #include "conf/options.def"
 #undef X

@@ -15,6 +15,7 @@ enum conf_type {
 	CONF_TEXT,			/* never NULL */
 	CONF_TEXT_OR_NONE,		/* NULL where the text is empty */
 	CONF_POOL_MODE, CONF_AUTH_TYPE, CONF_SSLMODE, CONF_LOG_FORMAT,
+	CONF_MIGRATION_LOCK, CONF_ON_DRAIN_TIMEOUT, CONF_DDL_HOLD,
 	CONF_BALANCE,			/* round-robin | disable: a bool */
 	CONF_BINDING,			/* channel_binding */
 };

@@ -28,6 +28,7 @@ enum stream_pause {
 	PAUSE_CLOSING   = 1 << 4,	/* the last bytes go out, then close */
 	PAUSE_ANSWER    = 1 << 5,	/* an answer is being put together */
 	PAUSE_SUSPENDED = 1 << 6,	/* console: SUSPEND */
+	PAUSE_MIGRATION = 1 << 7,	/* a migration is under way */
 };
 
 /* How a stream ended. */
@@ -110,6 +111,9 @@ bool stream_connect(struct stream *s, struct loop *loop,
 /* Closes and forgets everything; no upcall. May be called at any time, also
  * inside upcalls of this stream; the object's owner frees it at end of turn.*/
 void stream_close(struct stream *s);
+/* Says to the peer that nothing more comes; what it still sends is read, to
+ * its end. What it has not been sent by now it will not be. */
+void stream_half_close(struct stream *s);
 
 /*
  * Output. stream_put() notes bytes that must stay where they are until

@@ -117,6 +117,8 @@ struct pool {
 	_Atomic unsigned pinned;	/* tied to a client by session state */
 	_Atomic unsigned audits;	/* counts up to state_audit */
 	unsigned opening;
+	unsigned resting;		/* tied to a client, between two
+					 * transactions (pool/hold.h) */
 	struct pool_trouble trouble;
 	_Atomic unsigned welcome_wanted; /* logins that wait for it */
 	_Atomic unsigned next_host;
@@ -201,6 +203,10 @@ void pool_closed(struct pool *pool, bool was_opening);
  * and user only. False: they are used up, or the database is paused. */
 bool pool_reserve_aside(struct pool *pool);
 void pool_release_aside(struct pool *pool);
+/* A server that is in use goes aside: the pool may open another one. */
+void pool_put_aside(struct pool *pool);
+/* An idle server of this worker, put aside; NULL: none. */
+struct pool_server *pool_take_aside(struct pool *pool, unsigned worker);
 /* May one more server be opened now, for those in line or for min_pool_size?
  * If so it is counted and the caller opens it. */
 bool pool_may_open(struct pool *pool);

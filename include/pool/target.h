@@ -2,6 +2,7 @@
 #ifndef POOL_TARGET_H
 #define POOL_TARGET_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/map.h"
@@ -18,6 +19,10 @@ struct target {
 	 * may be stale. */
 	_Atomic uint64_t schema_epoch;
 	_Atomic(struct migration *) migration;	/* of migrate/; NULL: none */
+	/* New transactions wait (pool/hold.h); and somebody waits for those
+	 * that run to end. */
+	_Atomic bool held;
+	_Atomic bool draining;
 };
 
 /* The one that this entry leads to, for clients that ask for `database`. Any

@@ -12,6 +12,8 @@
 #include "session/relay.h"
 
 struct channels;
+struct migrant;
+struct tool;
 struct client_login;
 struct msg_error;
 struct server;
@@ -38,6 +40,8 @@ struct client {
 	bool joined;			/* counted in its pool */
 	bool begin_failed;		/* that transaction is in error */
 	bool keeps_sequences;		/* it has asked for lastval() */
+	bool is_resting;		/* with a server, between two
+					 * transactions: pool/hold.h */
 	struct stream s;
 	struct worker *worker;
 	struct list node;		/* the worker's list of this state */
@@ -53,6 +57,8 @@ struct client {
 	struct stmt *unnamed;		/* the unnamed statement, or NULL */
 	struct stmt_names names;
 	struct channels *channels;	/* LISTEN; NULL = none */
+	struct migrant *migrant;	/* it runs migrations; NULL = no */
+	const struct tool *migrates;	/* it has said so; NULL = no */
 	struct client_login *login;	/* only until logged in */
 	void *console;			/* admin's own, for CLIENT_CONSOLE */
 	char *console_user;		/* who, when there is no pool */

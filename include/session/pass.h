@@ -19,6 +19,10 @@ struct server;
 /* A simple query up to this size is looked at for DEALLOCATE; so no name in
  * one is longer. */
 #define PASS_SCAN_MAX 256
+/* max_pinned: what a client is told. */
+#define PASS_REFUSAL 160
+#define PASS_PIN_HINT "Raise max_pinned, use pool_mode = session for this " \
+    "database, or keep such state within one transaction."
 
 /* The walk through one read. */
 struct pass {
@@ -54,8 +58,20 @@ bool pass_link(struct pass *pass);
 /* Notes a debt; NULL: the client has ended for want of memory. */
 struct owed_entry *pass_owe(struct pass *pass, enum owed_kind kind,
     enum owed_action action);
-/* A statement that fails, as a Query or a Parse. */
-void pass_put_refusal(struct pass *pass, char type, const char *reason);
+/* A statement that fails with these words, as a Query or a Parse; the hint
+ * may be NULL. No quotes in them. */
+void pass_put_refusal(struct pass *pass, char type, const char *sqlstate,
+    const char *message, const char *hint);
+/* The same in the place of the message at hand: a simple query or, in an
+ * extended batch, a Parse or Bind. Gives what a handler gives. */
+bool pass_refuse_query(struct pass *pass, const struct frame *frame,
+    const char *sqlstate, const char *message, const char *hint);
+bool pass_refuse_in_batch(struct pass *pass, const struct frame *frame,
+    const char *sqlstate, const char *message, const char *hint);
+const char *pass_pin_refusal(const char *reason, char message[PASS_REFUSAL]);
+/* Waits for the answers to all that was asked before. False: they are in, or
+ * will not be before the client has said more. */
+bool pass_must_wait(struct client *client);
 /* Notes with what is owed what the statement does beside answering. */
 void pass_note_effects(struct server *server, struct owed_entry *entry,
     uint32_t effects);

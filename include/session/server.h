@@ -15,6 +15,7 @@
 struct client;
 struct error_fields;
 struct hub;
+struct migrant;
 struct server_login;
 struct server_opening;
 struct setup;
@@ -45,6 +46,7 @@ struct server {
 	struct pool_server place;
 	struct client *client;		/* the link; NULL = none */
 	struct hub *hub;		/* it listens for that; NULL = none */
+	struct migrant *migrant;	/* it is that one's alone; NULL */
 	struct relay relay;		/* bytes from this server */
 	struct owed owed;
 	struct stmt_cache statements;
@@ -108,6 +110,11 @@ const char *server_state_shown(const struct server *server);
  * ended. `why` goes to the log. A linked client must have been parted.
  */
 void server_close(struct server *server, const char *why);
+/*
+ * It was a migrator's: what it runs is cancelled, and it is closed when
+ * Postgres has closed its side, and so has let go of everything.
+ */
+void server_retire(struct server *server);
 /* The connection ended by itself; a linked client is told. */
 void server_lost(struct server *server, const char *why);
 /* Asks something of its own, outside of any client: a Query whose replies

@@ -42,6 +42,10 @@ enum sql_effect {
 	SQL_SEQUENCE       = 1 << 21,	/* may move a sequence on: nextval(),
 					 * and what inserts */
 	SQL_LASTVAL        = 1 << 22,	/* lastval(), currval() */
+	SQL_BLOCKS         = 1 << 23,	/* with SQL_DDL: may take locks that
+					 * others' statements wait for */
+	SQL_MIGRATION      = 1 << 24,	/* a migration tool may have sent it:
+					 * migrate/detect looks closer */
 };
 
 /*

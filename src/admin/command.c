@@ -13,7 +13,7 @@
 
 #include "base/check.h"
 
-enum shape { NONE, WORD, WORD_OR_NOTHING, SETTING };
+enum shape { NONE, WORD, WORD_OR_NOTHING, SETTING, ACTION };
 
 static const struct {
 	const char *name;
@@ -178,6 +178,29 @@ parse_setting(struct lexer *lexer, struct command *command)
 	return NULL;
 }
 
+/* MIGRATION LOCK db [time]. NULL: good. */
+static const char *
+parse_action(struct lexer *lexer, struct command *command)
+{
+	struct token token = lexer_next(lexer);
+	struct lexer before;
+
+	if (token.kind != TOKEN_WORD)
+		return "what is it to do?";
+	command->action = token.text;
+	token = lexer_next(lexer);
+	if (!is_text(&token))
+		return "something is missing behind the command";
+	command->arg = token.text;
+	before = *lexer;
+	token = lexer_next(lexer);
+	if (is_text(&token))
+		command->value = token.text;
+	else
+		*lexer = before;
+	return NULL;
+}
+
 /* What stands behind the command's name. NULL: good. */
 static const char *
 parse_arguments(struct lexer *lexer, struct command *command)
@@ -188,6 +211,8 @@ parse_arguments(struct lexer *lexer, struct command *command)
 
 	if (shape == SETTING)
 		return parse_setting(lexer, command);
+	if (shape == ACTION)
+		return parse_action(lexer, command);
 	if (shape == NONE)
 		return NULL;
 	token = lexer_next(lexer);
@@ -228,7 +253,7 @@ command_parse(struct span text, char *room, struct command *ret,
     const char **ret_why)
 {
 	struct lexer lexer = { .room = room };
-	struct command command = { .arg = SPAN_NONE, .value = SPAN_NONE };
+	struct command command = { .arg = SPAN_NONE };
 	struct token token;
 	const char *why;
 

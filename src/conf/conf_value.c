@@ -42,6 +42,19 @@ static const struct word sslmodes[] = {
 static const struct word log_formats[] = {
 	{ "text", LOG_FORMAT_TEXT }, { "json", LOG_FORMAT_JSON }, { NULL, 0 },
 };
+static const struct word migration_locks[] = {
+	{ "exclusive", MIGRATION_LOCK_EXCLUSIVE },
+	{ "session", MIGRATION_LOCK_SESSION },
+	{ "off", MIGRATION_LOCK_OFF }, { NULL, 0 },
+};
+static const struct word drain_timeouts[] = {
+	{ "proceed", DRAIN_PROCEED }, { "abort", DRAIN_ABORT },
+	{ "cancel", DRAIN_CANCEL }, { NULL, 0 },
+};
+static const struct word ddl_holds[] = {
+	{ "migrators", DDL_HOLD_MIGRATORS }, { "all", DDL_HOLD_ALL },
+	{ "none", DDL_HOLD_NONE }, { NULL, 0 },
+};
 static const struct word balances[] = {
 	{ "round-robin", true }, { "disable", false }, { NULL, 0 },
 };
@@ -72,6 +85,9 @@ static const struct type {
 	[CONF_AUTH_TYPE] = { IN_INT, auth_types, NULL },
 	[CONF_SSLMODE] = { IN_INT, sslmodes, NULL },
 	[CONF_LOG_FORMAT] = { IN_INT, log_formats, NULL },
+	[CONF_MIGRATION_LOCK] = { IN_INT, migration_locks, NULL },
+	[CONF_ON_DRAIN_TIMEOUT] = { IN_INT, drain_timeouts, NULL },
+	[CONF_DDL_HOLD] = { IN_INT, ddl_holds, NULL },
 	[CONF_BALANCE] = { IN_BOOL, balances, NULL },
 	[CONF_BINDING] = { IN_INT, bindings, NULL },
 };
@@ -180,6 +196,9 @@ parse_value(enum conf_type type, struct span text, union value *ret)
 	case CONF_AUTH_TYPE:
 	case CONF_SSLMODE:
 	case CONF_LOG_FORMAT:
+	case CONF_MIGRATION_LOCK:
+	case CONF_ON_DRAIN_TIMEOUT:
+	case CONF_DDL_HOLD:
 	case CONF_BALANCE:
 	case CONF_BINDING:
 		if (!parse_word(types[type].words, text, &word))
@@ -356,6 +375,9 @@ conf_field_print(const struct conf_field *field, const void *object,
 	case CONF_AUTH_TYPE:
 	case CONF_SSLMODE:
 	case CONF_LOG_FORMAT:
+	case CONF_MIGRATION_LOCK:
+	case CONF_ON_DRAIN_TIMEOUT:
+	case CONF_DDL_HOLD:
 	case CONF_BINDING:
 		print_word(out, type->words, *(const int *)at);
 		break;
@@ -445,6 +467,9 @@ conf_field_finish(const struct conf_field *field, void *object)
 #define AT_AUTH_TYPE(name)	offsetof(struct conf_options, name)
 #define AT_SSLMODE(name)	offsetof(struct conf_options, name)
 #define AT_LOG_FORMAT(name)	offsetof(struct conf_options, name)
+#define AT_MIGRATION_LOCK(name)	offsetof(struct conf_options, name)
+#define AT_ON_DRAIN_TIMEOUT(name) offsetof(struct conf_options, name)
+#define AT_DDL_HOLD(name)	offsetof(struct conf_options, name)
 
 static const struct conf_option options[] = {
 #define X(type, name, def, min, max, when, help) \

@@ -592,6 +592,19 @@ stream_connect(struct stream *s, struct loop *loop,
 }
 
 void
+stream_half_close(struct stream *s)
+{
+	check_magic(s, STREAM_MAGIC);
+	if (s->state != STREAM_OPEN)
+		return;
+	stream_disarm_write(s);
+	buf_finish(&s->queued);
+	s->queued_at = 0;
+	/* Over TLS without a close_notify: an end is an end. */
+	shutdown(s->fd, SHUT_WR);
+}
+
+void
 stream_close(struct stream *s)
 {
 	check_magic(s, STREAM_MAGIC);

@@ -28,11 +28,13 @@
  *   servers  = opening + idle + in use + closing, never above the limit
  *              (checked where it grows)
  *   waiting  = length of the line
- *   somebody waits  =>  no idle server, unless the database is paused or
- *              a server was let go of and is on its way to the line
+ *   somebody waits  =>  no idle server, unless the database is paused, a
+ *              migration holds it (pool/hold.c) or a server was let go of and
+ *              is on its way to the line
  */
 #include "pool/pool.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -335,6 +337,13 @@ pool_is_paused(const struct pool *pool)
 	return pools_paused || pool->database_quota->paused;
 }
 
+/* New transactions wait, be it for an operator or for a migration. */
+static bool
+pool_lends_nothing(const struct pool *pool)
+{
+	return pool_is_paused(pool) || atomic_load(&pool->target)->held;
+}
+
 static struct pool_wait *
 pool_head(const struct pool *pool)
 {
@@ -405,6 +414,15 @@ pool_release_aside(struct pool *pool)
 {
 	pool->database_quota->servers--;
 	pool->user_quota->servers--;
+}
+
+void
+pool_put_aside(struct pool *pool)
+{
+	pthread_mutex_lock(&pool->lock);
+	check(pool->servers > 0);
+	pool->servers--;
+	pthread_mutex_unlock(&pool->lock);
 }
 
 /* Counts one more server as being opened, if all limits let us. */
@@ -483,6 +501,18 @@ shard_pop_idle(struct pool_shard *shard, bool oldest)
 	return server;
 }
 
+struct pool_server *
+pool_take_aside(struct pool *pool, unsigned worker)
+{
+	pthread_mutex_lock(&pool->lock);
+	struct pool_server *server = pool_is_paused(pool) ? NULL :
+	    shard_pop_idle(&pool->shard[worker], false);
+	if (server != NULL)
+		pool->servers--;
+	pthread_mutex_unlock(&pool->lock);
+	return server;
+}
+
 static void
 pool_enqueue(struct pool *pool, unsigned worker, struct pool_wait *wait)
 {
@@ -554,7 +584,7 @@ pool_take(struct pool *pool, unsigned worker, struct pool_wait *wait,
 
 	*ret_open = false;
 	pthread_mutex_lock(&pool->lock);
-	if (!pool_is_paused(pool) && shard->idle_count > 0) {
+	if (!pool_lends_nothing(pool) && shard->idle_count > 0) {
 		*ret_server = shard_pop_idle(shard,
 		    pool->conf->o.server_round_robin);
 		taken = POOL_GOT;
@@ -564,7 +594,7 @@ pool_take(struct pool *pool, unsigned worker, struct pool_wait *wait,
 		pool_enqueue(pool, worker, wait);
 		if (pool->opening < pool->waiting)
 			*ret_open = pool_reserve(pool);
-		if (!*ret_open && !pool_is_paused(pool)) {
+		if (!*ret_open && !pool_lends_nothing(pool)) {
 			*ret_server = pool_find_elsewhere(pool, worker);
 			if (*ret_server != NULL)
 				taken = POOL_FETCH;
@@ -608,7 +638,7 @@ pool_give(struct pool *pool, unsigned worker, struct pool_server *server,
 
 	check(!server->is_idle && server->worker == worker);
 	pthread_mutex_lock(&pool->lock);
-	if (!pool_is_paused(pool))
+	if (!pool_lends_nothing(pool))
 		wait = pool_choose(pool, worker);
 	if (wait == NULL) {
 		server->is_idle = true;
@@ -668,7 +698,7 @@ pool_pop_wanted(struct pool *pool)
 	struct pool_server *server = NULL;
 
 	pthread_mutex_lock(&pool->lock);
-	if (pool->waiting > 0 && !pool_is_paused(pool))
+	if (pool->waiting > 0 && !pool_lends_nothing(pool))
 		server = pool_pop_any(pool);
 	pthread_mutex_unlock(&pool->lock);
 	return server;

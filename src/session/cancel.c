@@ -28,6 +28,7 @@
 #include "net/tls.h"
 #include "session/client.h"
 #include "session/link.h"
+#include "session/migrant.h"
 #include "session/server.h"
 #include "session/setup.h"
 #include "session/worker.h"
@@ -311,7 +312,8 @@ cancel_client(struct client *client, uint64_t canceller)
 			client_end(client, END_WAIT_CANCELLED, NULL);
 		return false;
 	}
-	if (client->server == NULL || client->server->owed.count == 0)
+	if (migrant_cancelled(client) ||
+	    client->server == NULL || client->server->owed.count == 0)
 		return false;
 	return cancel_put_off(client->server, canceller) ||
 	    cancel_start(client->server, canceller);

@@ -28,6 +28,7 @@
 #include "session/cancel.h"
 #include "session/channels.h"
 #include "session/link.h"
+#include "session/migrant.h"
 #include "session/server.h"
 #include "session/setup.h"
 #include "session/worker.h"
@@ -107,8 +108,8 @@ client_tracks_statements(const struct client *client)
 bool
 client_should_leave(const struct client *client)
 {
-	(void)client;
-	return process.leaving >= LEAVING_IDLE;
+	/* One that migrates may end what it has begun. */
+	return process.leaving >= LEAVING_IDLE && client->migrant == NULL;
 }
 
 /*
@@ -238,6 +239,7 @@ client_release(struct client *client)
 		pool_leave(client->pool, &client->wait);
 	if (client->server != NULL)
 		link_cut(client);
+	migrant_client_gone(client);
 	if (client->state == CLIENT_CONSOLE)
 		process.console_leave(client);
 	client_login_free(client);
@@ -269,6 +271,7 @@ client_drop(struct client *client)
 {
 	if (client->server != NULL)
 		client_detach(client);
+	migrant_client_gone(client);
 	if (client->state == CLIENT_WAITING)
 		pool_leave(client->pool, &client->wait);
 	if (client->state == CLIENT_CONSOLE)

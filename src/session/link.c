@@ -36,6 +36,7 @@
 #include "session/channels.h"
 #include "session/client.h"
 #include "session/hub.h"
+#include "session/migrant.h"
 #include "session/server.h"
 #include "session/setup.h"
 #include "session/state.h"
@@ -320,6 +321,8 @@ link_query_ended(struct client *client)
 		client->xact_us = client->query_us;
 	}
 	client->idle_us = now_us;
+	if (client->migrant != NULL)
+		migrant_query_ended(client);
 	server->recheck = server->pins != 0 && server->status == 'I';
 	if (server->status != 'I' && pool_mode(client->pool) == POOL_STATEMENT)
 		client_end(client, END_STATEMENT_TX, NULL);
@@ -339,7 +342,9 @@ link_is_over(const struct client *client)
 	    !server->owed.batch_open &&
 	    client->relay.left == 0 && server->relay.left == 0 &&
 	    server->touched == 0 && !server->recheck && !server->audited &&
-	    ((pool_mode(client->pool) != POOL_SESSION && server->pins == 0 &&
+	    (server->migrant != NULL ? migrant_is_done(client) &&
+	    server->pins == 0 && pool_mode(client->pool) != POOL_SESSION :
+	    (pool_mode(client->pool) != POOL_SESSION && server->pins == 0 &&
 	    server->hears == HEARS_NOTHING) ||
 	    client_should_leave(client));
 }
@@ -355,6 +360,9 @@ link_undo(struct client *client)
 	client_count_bytes(client, 0);
 	client->pool->shard[client->worker->index].active--;
 	channels_unlinked(server, client);
+	migrant_unrest(client);
+	if (server->migrant != NULL)
+		migrant_parted(client, server);
 	server->request_us = client->request_us;
 	server->client = NULL;
 	client->server = NULL;
@@ -400,7 +408,9 @@ link_part(struct client *client)
 	reset = reset || state_is_unclean(server);
 	link_undo(client);
 	client_move(client, CLIENT_IDLE);
-	if (reset)
+	if (server->migrant != NULL)
+		server_retire(server);
+	else if (reset)
 		link_reset(server, true);
 	else
 		server_move(server, SERVER_FREE);
@@ -438,6 +448,11 @@ link_cut(struct client *client)
 
 	if (server->status != 'I' || !clean)
 		stat_add(link_stat(client), STAT_abandoned_count, 1);
+	if (server->migrant != NULL) {
+		link_undo(client);
+		server_retire(server);
+		return;
+	}
 	if (!clean)
 		server_forget_owed(server);
 	link_undo(client);
@@ -466,6 +481,7 @@ server_give(struct server *server)
 	case POOL_IDLE:
 		server_move(server, SERVER_IDLE);
 		server_arm_idle(server);
+		migrant_look(server->worker, server->pool);
 		worker_make_room(server->worker, server->pool);
 		break;
 	case POOL_HERE:

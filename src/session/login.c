@@ -37,6 +37,7 @@
 #include "session/credential.h"
 #include "session/link.h"
 #include "session/lookup.h"
+#include "session/migrant.h"
 #include "session/params.h"
 #include "session/server.h"
 #include "session/setup.h"
@@ -363,6 +364,7 @@ login_verified(struct client *client)
 		client_end(client, END_NO_MEMORY, NULL);
 		return;
 	}
+	client->migrates = migrant_declared(client);
 	client->joined = true;
 	process.logged_in++;
 	pool_client_joined(client->pool, client->worker->index);

@@ -28,6 +28,7 @@
 #include "base/buf.h"
 #include "base/mem.h"
 #include "conf/conf.h"
+#include "migrate/detect.h"
 #include "pool/pool.h"
 #include "pool/proof.h"
 #include "pool/vars.h"
@@ -57,6 +58,19 @@ clean_name(struct span name, char clean[APPLICATION_NAME_MAX])
 	return (struct span){ clean, len };
 }
 
+/* `-c pgsluice.migrate=on`, or =command for `pgsluice migrate`: never a
+ * server's to see. */
+static const struct tool *
+tool_by_word(struct span value)
+{
+	bool on;
+
+	if (span_is_case(value, "command"))
+		return tool_of(TOOL_COMMAND);
+	return span_parse_bool(value, &on) && on ? tool_of(TOOL_DECLARED) :
+	    NULL;
+}
+
 bool
 params_take(struct client *client, const struct conf_options *o,
     struct span name, struct span value)
@@ -69,6 +83,10 @@ params_take(struct client *client, const struct conf_options *o,
 	if (conf_list_has(o->ignore_startup_parameters, name) ||
 	    span_is_case(name, "session_authorization"))
 		return true;
+	if (span_is_case(name, "pgsluice.migrate")) {
+		client->migrates = tool_by_word(value);
+		return true;
+	}
 	if (span_is_case(name, "application_name"))
 		value = clean_name(value, clean);
 	vars = vars_with(client->vars, name, value);

@@ -31,6 +31,7 @@
 #include "session/channels.h"
 #include "session/client.h"
 #include "session/link.h"
+#include "session/migrant.h"
 #include "session/owed.h"
 #include "session/pass.h"
 #include "session/server.h"
@@ -118,6 +119,8 @@ pass_link(struct pass *pass)
 	struct client *client = pass->client;
 
 	if (client->server != NULL) {
+		if (!migrant_stir(client))
+			return false;
 		if (client->server->owed.count >= OWED_MAX) {
 			stream_pause(&client->s, PAUSE_OWED_FULL);
 			return false;
@@ -235,9 +238,7 @@ pass_answer(struct pass *pass, const struct frame *frame, const char *tag)
 	return true;
 }
 
-/* Waits for the answers to all that was asked before. False: they are in, or
- * will not be before the client has said more. */
-static bool
+bool
 pass_must_wait(struct client *client)
 {
 	const struct server *server = client->server;
@@ -297,32 +298,50 @@ pass_sql(const struct pass *pass, const struct frame *frame)
 }
 
 /*
- * A statement that would tie one client too many to its server: Postgres is
- * given one in its place that fails with our words, so that the error takes
- * the transaction with it as any other does.
+ * A statement that is refused: Postgres is given one in its place that fails
+ * with our words, so that the error takes the transaction with it as any other
+ * does.
  */
 void
-pass_put_refusal(struct pass *pass, char type, const char *reason)
+pass_put_refusal(struct pass *pass, char type, const char *sqlstate,
+    const char *message, const char *hint)
 {
 	struct buf *out = &pass->client->worker->scratch;
-	char sql[512];
 	size_t began;
 
-	snprintf(sql, sizeof(sql), "DO LANGUAGE plpgsql $$BEGIN "
-	    "RAISE EXCEPTION USING ERRCODE='53400', MESSAGE='too many clients "
-	    "are pinned to their servers (max_pinned): %s', HINT='Raise "
-	    "max_pinned, use pool_mode = session for this database, or keep "
-	    "such state within one transaction.';END$$", reason);
 	buf_clear(out);
 	began = msg_begin(out, type);
 	if (type == 'P')
 		msg_text(out, SPAN(""));
-	msg_text(out, span_of(sql));
+	buf_printf(out, "DO LANGUAGE plpgsql $$BEGIN RAISE EXCEPTION USING "
+	    "ERRCODE='%s', MESSAGE='%s'", sqlstate, message);
+	if (hint != NULL)
+		buf_printf(out, ", HINT='%s'", hint);
+	msg_text(out, SPAN(";END$$"));
 	if (type == 'P')
 		msg_u16(out, 0);
 	msg_end(out, began);
 	server_set_unnamed(pass->client->server, NULL);
 	pass_put_bytes(pass, out);
+}
+
+bool
+pass_refuse_query(struct pass *pass, const struct frame *frame,
+    const char *sqlstate, const char *message, const char *hint)
+{
+	if (pass_owe(pass, OWED_QUERY, OWED_FORWARD) == NULL)
+		return false;
+	pass_put_refusal(pass, 'Q', sqlstate, message, hint);
+	return pass_drop(pass, frame);
+}
+
+/* max_pinned: one client too many would be tied to its server. */
+const char *
+pass_pin_refusal(const char *reason, char message[PASS_REFUSAL])
+{
+	snprintf(message, PASS_REFUSAL, "too many clients are pinned to their "
+	    "servers (max_pinned): %s", reason);
+	return message;
 }
 
 /* What sequences have given to others. */
@@ -345,6 +364,7 @@ pass_query(struct pass *pass, const struct frame *frame)
 {
 	struct client *client = pass->client;
 	uint32_t effects = SQL_UNKNOWN;
+	char message[PASS_REFUSAL];
 	const char *refused;
 	bool go_on;
 
@@ -375,6 +395,9 @@ pass_query(struct pass *pass, const struct frame *frame)
 		return pass_as_is(pass, frame);
 	if (frame->body >= PASS_SCAN_MAX && pass_is_whole(pass, frame))
 		effects = sqlscan(pass_sql(pass, frame), NULL);
+	if (migrant_is_asked(client, effects) && migrant_takes(pass, frame,
+	    effects, pass_sql(pass, frame), SPAN_NONE, &go_on))
+		return go_on;
 	refused = state_is_refused(client, effects);
 	/* A simple query takes the unnamed statement with it; its text may have
 	 * been put in front of a Bind, and must leave while it is there. */
@@ -388,13 +411,13 @@ pass_query(struct pass *pass, const struct frame *frame)
 	if (state_must_forget(server, effects) && !pass_put_forget(pass))
 		return false;
 
+	if (refused != NULL)
+		return pass_refuse_query(pass, frame, "53400",
+		    pass_pin_refusal(refused, message), PASS_PIN_HINT);
+
 	struct owed_entry *entry = pass_owe(pass, OWED_QUERY, OWED_FORWARD);
 	if (entry == NULL)
 		return false;
-	if (refused != NULL) {
-		pass_put_refusal(pass, 'Q', refused);
-		return pass_drop(pass, frame);
-	}
 	pass_note_effects(server, entry, effects);
 	state_note(server, effects, pass_sql(pass, frame));
 	return pass_as_is(pass, frame);
@@ -580,6 +603,8 @@ relay_client(struct client *client, const char *at, size_t len)
 		 * one inside the other for all who wait. */
 		if (server->state == SERVER_FREE)
 			server_free_up_later(server);
+	} else if (client->server == server) {
+		migrant_rest(client);
 	}
 	return pass.pos;
 }

@@ -33,6 +33,7 @@
 #include "session/client.h"
 #include "session/hub.h"
 #include "session/link.h"
+#include "session/migrant.h"
 #include "session/owed.h"
 #include "session/server.h"
 #include "session/state.h"
@@ -646,8 +647,12 @@ reply_after(struct reply *reply)
 		stream_resume(&server->client->s, PAUSE_ANSWER);
 	if (server->client != NULL)
 		channels_tell_later(server->client);
-	if (server->client == NULL || !link_is_over(server->client))
+	if (server->client == NULL)
 		return;
+	if (!link_is_over(server->client)) {
+		migrant_rest(server->client);
+		return;
+	}
 
 	struct client *client = server->client;
 	reply_put(reply);

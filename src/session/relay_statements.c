@@ -18,6 +18,7 @@
 #include "base/mem.h"
 #include "pool/vars.h"
 #include "session/client.h"
+#include "session/migrant.h"
 #include "session/owed.h"
 #include "session/pass.h"
 #include "session/server.h"
@@ -198,6 +199,36 @@ pass_context(const struct client *client)
 	return path.at == NULL ? 0 : span_hash(path);
 }
 
+/* The body of a Bind that stands right behind this message, behind its names;
+ * SPAN_NONE: there is none. */
+static struct span
+pass_next_bind(const struct pass *pass, const struct frame *frame)
+{
+	size_t at = pass->pos + FRAME_HEADER + frame->body;
+	struct frame next;
+
+	if (at >= pass->len || frame_peek(pass->at + at, pass->len - at,
+	    &next) != FRAME_OK || next.type != 'B' ||
+	    pass->len - at - FRAME_HEADER < next.body)
+		return SPAN_NONE;
+
+	struct body body = body_of((struct span){
+	    pass->at + at + FRAME_HEADER, next.body });
+	body_text(&body);
+	body_text(&body);
+	return body_rest(&body);
+}
+
+/* Is it a migrator's, and does it have to wait? True: return *ret_go_on. */
+static bool
+pass_parse_migrates(struct pass *pass, const struct frame *frame,
+    uint32_t effects, struct span sql, bool *ret_go_on)
+{
+	return migrant_is_asked(pass->client, effects) && migrant_takes(pass,
+	    frame, effects, sql, effects & SQL_MIGRATION ?
+	    pass_next_bind(pass, frame) : SPAN_NONE, ret_go_on);
+}
+
 static bool
 pass_parse_unnamed(struct pass *pass, const struct frame *frame,
     struct span tail)
@@ -209,9 +240,16 @@ pass_parse_unnamed(struct pass *pass, const struct frame *frame,
 	    span_eq((struct span){ was->tail, was->len }, tail);
 	struct stmt *stmt = same ? was : stmt_intern(tail, context);
 	struct owed_entry *entry;
+	bool go_on;
 
 	if (stmt == NULL)
 		return pass_end(pass, END_NO_MEMORY, NULL);
+	if (pass_parse_migrates(pass, frame, stmt->effects, stmt_sql(stmt),
+	    &go_on)) {
+		if (!same)
+			stmt_unref(stmt);
+		return go_on;
+	}
 	client->unnamed = stmt;
 	entry = pass_owe(pass, OWED_PARSE, OWED_FORWARD);
 	if (entry == NULL)
@@ -250,6 +288,7 @@ pass_parse_named(struct pass *pass, const struct frame *frame,
 	struct stmt *stmt = stmt_names_get(&client->names, name);
 	struct stmt *was;
 	struct owed_entry *entry;
+	bool go_on;
 
 	if (stmt != NULL)
 		return pass_is_settled(pass, stmt) &&
@@ -260,6 +299,11 @@ pass_parse_named(struct pass *pass, const struct frame *frame,
 	if (!pass_is_settled(pass, stmt)) {
 		stmt_unref(stmt);
 		return false;
+	}
+	if (pass_parse_migrates(pass, frame, stmt->effects, stmt_sql(stmt),
+	    &go_on)) {
+		stmt_unref(stmt);
+		return go_on;
 	}
 	if (!stmt_names_set(&client->names, name, stmt, &was)) {
 		stmt_unref(stmt);
@@ -305,8 +349,13 @@ pass_parse(struct pass *pass, const struct frame *frame)
 		return false;
 
 	struct span sql = { tail.at, strnlen(tail.at, tail.len) };
-	if (!pass_tracks(client))
-		state_note(client->server, sqlscan(sql, NULL), sql);
+	if (!pass_tracks(client)) {
+		uint32_t effects = sqlscan(sql, NULL);
+		bool go_on;
+		if (pass_parse_migrates(pass, frame, effects, sql, &go_on))
+			return go_on;
+		state_note(client->server, effects, sql);
+	}
 	bool passed = !pass_tracks(client) ?
 	    pass_owe(pass, OWED_PARSE, OWED_FORWARD) != NULL &&
 	    pass_as_is(pass, frame) :
@@ -442,11 +491,11 @@ pass_run_ours(struct pass *pass)
 
 /* In its place a batch of ours that fails; up to the client's Sync the server
  * skips the rest. */
-static bool
-pass_bind_refused(struct pass *pass, const struct frame *frame,
-    const char *reason)
+bool
+pass_refuse_in_batch(struct pass *pass, const struct frame *frame,
+    const char *sqlstate, const char *message, const char *hint)
 {
-	pass_put_refusal(pass, 'P', reason);
+	pass_put_refusal(pass, 'P', sqlstate, message, hint);
 	return pass_run_ours(pass) && pass_drop(pass, frame);
 }
 
@@ -486,10 +535,23 @@ pass_bind(struct pass *pass, const struct frame *frame)
 	struct stmt *stmt = !pass_tracks(client) ? NULL :
 	    name.len == 0 ? client->unnamed :
 	    stmt_names_get(&client->names, name);
+	if (stmt != NULL && migrant_is_asked(client, stmt->effects)) {
+		bool go_on;
+		if (stmt->effects & SQL_MIGRATION &&
+		    !pass_is_whole(pass, frame) && frame->body < NAMES_MAX)
+			return false;
+		if (migrant_takes(pass, frame, stmt->effects, stmt_sql(stmt),
+		    body_rest(&(struct body){ body.at, body.end, body.bad }),
+		    &go_on))
+			return go_on;
+	}
 	if (stmt != NULL && stmt->effects != 0) {
+		char message[PASS_REFUSAL];
 		const char *refused = state_is_refused(client, stmt->effects);
 		if (refused != NULL)
-			return pass_bind_refused(pass, frame, refused);
+			return pass_refuse_in_batch(pass, frame, "53400",
+			    pass_pin_refusal(refused, message),
+			    PASS_PIN_HINT);
 		/* A value in it may name a parameter. */
 		if (stmt->effects & SQL_SET && !pass_is_whole(pass, frame) &&
 		    frame->body < NAMES_MAX)

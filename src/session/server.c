@@ -26,16 +26,20 @@
 #include "base/mem.h"
 #include "pool/proof.h"
 #include "pool/vars.h"
+#include "session/cancel.h"
 #include "session/channels.h"
 #include "session/client.h"
 #include "session/hub.h"
 #include "session/link.h"
+#include "session/migrant.h"
 #include "session/setup.h"
 #include "session/state.h"
 #include "session/worker.h"
 #include "wire/body.h"
 
 #define SERVER_MAGIC 0x73727672u
+/* How long Postgres may take to end a session whose query was cancelled. */
+#define RETIRING_US 10000000
 
 MEM_TYPE(server_type, server);
 
@@ -99,6 +103,8 @@ server_gone(struct server *server)
 	server_login_free(server);
 	if (server->hub != NULL)
 		hub_gone(server);
+	if (server->migrant != NULL)
+		migrant_server_gone(server);
 	server_move(server, SERVER_GONE);
 	list_remove(&server->node);
 	list_append(&worker->dead_servers, &server->node);
@@ -107,6 +113,7 @@ server_gone(struct server *server)
 		return;
 	if (counted)
 		pool_closed(server->pool, was_opening);
+	migrant_look(worker, server->pool);
 	worker_pool_shrunk(worker, server->pool);
 }
 
@@ -151,6 +158,24 @@ server_close(struct server *server, const char *why)
 	server_move(server, SERVER_CLOSING);
 	if (server->cancels == 0)
 		server_gone(server);
+}
+
+void
+server_retire(struct server *server)
+{
+	check(server->client == NULL && server->migrant != NULL);
+	if (server->s.state != STREAM_OPEN) {
+		server_close(server, "a migration's end");
+		return;
+	}
+	if (server->owed.count > 0)
+		cancel_server(server);
+	server_forget_owed(server);
+	state_clear(server);
+	server_move(server, SERVER_RETIRING);
+	stream_half_close(&server->s);
+	loop_timer_set(server->worker->loop, &server->timer,
+	    clock_us() + RETIRING_US);
 }
 
 void
@@ -216,8 +241,9 @@ server_lost_ending(const struct server *server)
 	if (server->status != 'I')
 		return server->commit_sent ? END_COMMIT_LOST :
 		    END_SERVER_LOST_IN_TX;
-	/* In session mode there was more than a transaction to lose. */
-	if (pool_mode(server->pool) == POOL_SESSION)
+	/* In session mode, and to a migrator, there was more than a
+	 * transaction to lose. */
+	if (pool_mode(server->pool) == POOL_SESSION || server->migrant != NULL)
 		return server->owed.count == 0 ? END_SERVER_LOST_SESSION :
 		    END_COMMIT_LOST;
 	if (server->owed.count == 0)
@@ -302,7 +328,7 @@ server_on_data(struct stream *s, const char *at, size_t len)
 	struct server *server = server_of(s);
 	size_t used;
 
-	if (server->state >= SERVER_CLOSING)
+	if (server->state >= SERVER_RETIRING)
 		return len;
 	if (server->state < SERVER_SETUP)
 		return server_login_data(server, at, len);
@@ -363,7 +389,9 @@ server_on_close(struct stream *s, enum stream_end why)
 
 	if (server->state >= SERVER_CLOSING)
 		return;
-	if (server->state < SERVER_SETUP)
+	if (server->state == SERVER_RETIRING)
+		server_close(server, "a migration's end");
+	else if (server->state < SERVER_SETUP)
 		server_login_lost(server, why);
 	else
 		server_lost(server, text);
@@ -395,6 +423,10 @@ server_timer(struct loop_timer *timer)
 	if (server->state == SERVER_TESTED || server->state == SERVER_SETUP ||
 	    server->state == SERVER_RESETTING) {
 		server_close(server, "no answer to a query of ours");
+		return;
+	}
+	if (server->state == SERVER_RETIRING) {
+		server_close(server, "no end of a migration's session");
 		return;
 	}
 	if (server->state != SERVER_IDLE)

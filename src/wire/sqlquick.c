@@ -5,7 +5,8 @@
  * wire/sqlscan watches for. It knows nothing of quotes and comments and need
  * not: where none of the fragments is, quoted or not, nothing can hide. Each
  * fragment has a pair of letters that is rare in SQL: teMP, aDVis(ory), coNFig,
- * setsEEd, lasTVal, curRVal, pg_settinGS.
+ * setsEEd, lasTVal, curRVal, pg_settinGS; and for migrate/detect miGRat(ions),
+ * schema_History, CHangelog, aleMBic and more (see is_suspicious).
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -37,7 +38,8 @@ is_suspicious(const char *at, const char *begin, const char *end)
 	case '&':
 		return bytes_are(at, begin, end, 1, "u&\"");
 	case 'm':
-		return bytes_are(at, begin, end, 2, "temp");
+		return bytes_are(at, begin, end, 2, "temp") ||
+		    bytes_are(at, begin, end, 3, "alembic");
 	case 'd':
 		return bytes_are(at, begin, end, 1, "advis");
 	case 'n':
@@ -51,13 +53,28 @@ is_suspicious(const char *at, const char *begin, const char *end)
 	case 'r':
 		return bytes_are(at, begin, end, 3, "currval");
 	case 'g':
-		return bytes_are(at, begin, end, 9, "pg_settings");
+		return bytes_are(at, begin, end, 9, "pg_settings") ||
+		    bytes_are(at, begin, end, 2, "migrat");
+	case '_' | 0x20:
+		return bytes_are(at, begin, end, 6, "schema_history");
+	case 'c':
+		return bytes_are(at, begin, end, 0, "changelog");
+	case 'b':
+		return bytes_are(at, begin, end, 2, "hdb_catalog") ||
+		    bytes_are(at, begin, end, 7, "goose_db");
+	case 's':
+		return bytes_are(at, begin, end, 3, "prisma_");
+	case 'z':
+		return bytes_are(at, begin, end, 7, "sequelizemeta");
+	case 'p':
+		return bytes_are(at, begin, end, 2, "nspname");
 	default:
 		return false;
 	}
 }
 
 #define BLOCK 16
+#define UNDERSCORE ('_' | 0x20)	/* as all is compared */
 
 /* Bytes that are compared all at once, and what comes of it: -1 is true. */
 typedef uint8_t bytes_at_once __attribute__((vector_size(BLOCK)));
@@ -81,7 +98,14 @@ may_be_suspicious(const char *at)
 	    ((here == 'n') & (next == 'f')) |
 	    ((here == 'e') & (next == 'e')) |
 	    (((here == 't') | (here == 'r')) & (next == 'v')) |
-	    ((here == 'g') & (next == 's'));
+	    ((here == 'g') & ((next == 's') | (next == 'r'))) |
+	    ((here == UNDERSCORE) & (next == 'h')) |
+	    ((here == 'b') & (next == UNDERSCORE)) |
+	    ((here == 'c') & (next == 'h')) |
+	    ((here == 'm') & (next == 'b')) |
+	    ((here == 's') & (next == 'm')) |
+	    ((here == 'z') & (next == 'e')) |
+	    ((here == 'p') & (next == 'n'));
 	memcpy(half, &hit, sizeof(half));
 	return (half[0] | half[1]) != 0;
 }

@@ -21,17 +21,9 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "wire/sqllex.h"
 #include "wire/sqlquick.h"
 #include "wire/sqlscan.h"
-
-enum token {
-	TOKEN_END,
-	TOKEN_SEMICOLON,		/* one that ends a statement */
-	TOKEN_WORD,
-	TOKEN_NAME,			/* "quoted" */
-	TOKEN_STRING,			/* 'x', E'x', $$x$$ */
-	TOKEN_SIGN,			/* a byte by itself, or a number */
-};
 
 /* Where we are in `INTO [LOCAL | GLOBAL] TEMP`. */
 enum into { INTO_NONE, INTO_INSERT, INTO_SEEN };
@@ -40,16 +32,11 @@ enum into { INTO_NONE, INTO_INSERT, INTO_SEEN };
 enum call { CALL_NONE, CALL_NAMED, CALL_OPEN };
 
 struct scan {
-	const char *at;			/* behind the token */
-	const char *end;
-	enum token token;
-	struct span text;		/* the token's, with its quotes */
+	struct sqllex lex;
 	uint32_t effects;
 	struct span name;		/* behind DEALLOCATE */
 
 	/* Of the statement at hand: */
-	unsigned depth;			/* open parentheses */
-	unsigned blocks;		/* open BEGIN ATOMIC and CASE */
 	bool may_have_block;		/* it is a CREATE FUNCTION */
 	bool after_begin;
 	enum into into;
@@ -60,253 +47,25 @@ struct scan {
 };
 
 /*
- * The lexer.
- */
-
-static bool
-is_space(char c)
-{
-	return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
-static bool
-is_digit(char c)
-{
-	return c >= '0' && c <= '9';
-}
-
-/* What a word starts with, and goes on with (there also digits and $). */
-static bool
-is_letter(char c)
-{
-	return ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') || c == '_' ||
-	    (unsigned char)c >= 0x80;
-}
-
-static bool
-starts_with(const struct scan *scan, const char *two)
-{
-	return scan->end - scan->at >= 2 && scan->at[0] == two[0] &&
-	    scan->at[1] == two[1];
-}
-
-static void
-skip_line(struct scan *scan)
-{
-	while (scan->at < scan->end && *scan->at != '\n' && *scan->at != '\r')
-		scan->at++;
-}
-
-/* Comments like this one can stand inside one another in SQL. */
-static void
-skip_block_comment(struct scan *scan)
-{
-	size_t depth = 0;
-
-	do {
-		if (starts_with(scan, "/*")) {
-			depth++;
-			scan->at += 2;
-		} else if (starts_with(scan, "*/")) {
-			depth--;
-			scan->at += 2;
-		} else {
-			scan->at++;
-		}
-	} while (depth > 0 && scan->at < scan->end);
-}
-
-static void
-skip_blanks(struct scan *scan)
-{
-	for (;;) {
-		while (scan->at < scan->end && is_space(*scan->at))
-			scan->at++;
-		if (starts_with(scan, "--"))
-			skip_line(scan);
-		else if (starts_with(scan, "/*"))
-			skip_block_comment(scan);
-		else
-			return;
-	}
-}
-
-static void
-skip_word(struct scan *scan)
-{
-	while (scan->at < scan->end && (is_letter(*scan->at) ||
-	    is_digit(*scan->at) || *scan->at == '$'))
-		scan->at++;
-}
-
-static void
-skip_digits(struct scan *scan)
-{
-	while (scan->at < scan->end && is_digit(*scan->at))
-		scan->at++;
-}
-
-/*
- * A plain string. A doubled quote ends it and starts the next one, which
- * comes to the same. A backslash before the quote is just a backslash, or,
- * with standard_conforming_strings off, the quote is not the end.
- */
-static void
-skip_string(struct scan *scan)
-{
-	const char *open = scan->at, *close, *at;
-
-	close = memchr(open + 1, '\'', (size_t)(scan->end - open - 1));
-	if (close == NULL) {
-		scan->at = scan->end;
-		return;
-	}
-	for (at = close; at[-1] == '\\'; at--)
-		continue;
-	if ((close - at) % 2 != 0)
-		scan->effects |= SQL_UNKNOWN;
-	scan->at = close + 1;
-}
-
-/* E'...', from its quote on: a backslash takes the next byte with it. What
- * follows a doubled quote is escaped like the rest. */
-static void
-skip_escape_string(struct scan *scan)
-{
-	for (scan->at++; scan->at < scan->end; scan->at++) {
-		if (*scan->at == '\'') {
-			scan->at++;
-			if (scan->at == scan->end || *scan->at != '\'')
-				return;
-		} else if (*scan->at == '\\' && scan->end - scan->at > 1) {
-			scan->at++;
-		}
-	}
-}
-
-/* "...": a doubled quote belongs to the name. One that is never closed names
- * nothing. */
-static enum token
-lex_name(struct scan *scan)
-{
-	const char *close;
-
-	do {
-		scan->at++;
-		close = memchr(scan->at, '"',
-		    (size_t)(scan->end - scan->at));
-		if (close == NULL) {
-			scan->at = scan->end;
-			return TOKEN_STRING;
-		}
-		scan->at = close + 1;
-	} while (scan->at < scan->end && *scan->at == '"');
-	return TOKEN_NAME;
-}
-
-/* At a $: a parameter $1, a string $tag$...$tag$, or nothing special. */
-static enum token
-lex_dollar(struct scan *scan)
-{
-	const char *open = scan->at++, *close;
-	size_t len;
-
-	if (scan->at < scan->end && is_digit(*scan->at)) {
-		skip_digits(scan);
-		return TOKEN_SIGN;
-	}
-	while (scan->at < scan->end &&
-	    (is_letter(*scan->at) || is_digit(*scan->at)))
-		scan->at++;
-	if (scan->at == scan->end || *scan->at != '$') {
-		scan->at = open + 1;
-		return TOKEN_SIGN;
-	}
-	len = (size_t)(++scan->at - open);
-	close = memmem(scan->at, (size_t)(scan->end - scan->at), open, len);
-	scan->at = close != NULL ? close + len : scan->end;
-	return TOKEN_STRING;
-}
-
-static enum token
-lex_word(struct scan *scan)
-{
-	const char *open = scan->at;
-
-	skip_word(scan);
-	if (scan->at - open > 1 || scan->at == scan->end)
-		return TOKEN_WORD;
-	if ((*open | 0x20) == 'e' && *scan->at == '\'') {
-		skip_escape_string(scan);
-		return TOKEN_STRING;
-	}
-	if ((*open | 0x20) == 'u' && starts_with(scan, "&\"")) {
-		/* A name in code points: it may be any. */
-		scan->effects |= SQL_UNKNOWN;
-		scan->at++;
-		return lex_name(scan);
-	}
-	return TOKEN_WORD;
-}
-
-static enum token
-lex_sign(struct scan *scan)
-{
-	char c = *scan->at++;
-
-	if (c == '(')
-		scan->depth++;
-	else if (c == ')' && scan->depth > 0)
-		scan->depth--;
-	else if (c == ';' && scan->depth == 0 && scan->blocks == 0)
-		return TOKEN_SEMICOLON;
-	return TOKEN_SIGN;
-}
-
-/* The token that begins here, blanks having been skipped. */
-static enum token
-lex(struct scan *scan)
-{
-	if (scan->at == scan->end)
-		return TOKEN_END;
-	if (is_letter(*scan->at))
-		return lex_word(scan);
-	switch (*scan->at) {
-	case '\'':
-		skip_string(scan);
-		return TOKEN_STRING;
-	case '"':
-		return lex_name(scan);
-	case '$':
-		return lex_dollar(scan);
-	}
-	if (is_digit(*scan->at)) {
-		skip_digits(scan);
-		return TOKEN_SIGN;
-	}
-	return lex_sign(scan);
-}
-
-/*
  * The words that matter wherever they stand.
  */
 
 static bool
 is_word(const struct scan *scan, const char *word)
 {
-	return scan->token == TOKEN_WORD && span_is_case(scan->text, word);
+	return sqllex_is_word(&scan->lex, word);
 }
 
 static bool
 is_sign(const struct scan *scan, char sign)
 {
-	return scan->token == TOKEN_SIGN && *scan->text.at == sign;
+	return sqllex_is_sign(&scan->lex, sign);
 }
 
 static bool
 is_over(const struct scan *scan)
 {
-	return scan->token == TOKEN_END || scan->token == TOKEN_SEMICOLON;
+	return sqllex_is_over(&scan->lex);
 }
 
 /*
@@ -320,7 +79,7 @@ watch_call(struct scan *scan)
 	if (scan->call == CALL_NAMED) {
 		if (is_sign(scan, '(')) {
 			scan->call = CALL_OPEN;
-			scan->call_depth = scan->depth;
+			scan->call_depth = scan->lex.depth;
 			scan->last_len = 0;
 		} else {
 			scan->effects |= SQL_SET;
@@ -329,11 +88,11 @@ watch_call(struct scan *scan)
 	} else if (is_over(scan)) {
 		scan->effects |= SQL_SET;
 		scan->call = CALL_NONE;
-	} else if (scan->depth < scan->call_depth) {
+	} else if (scan->lex.depth < scan->call_depth) {
 		if (scan->last_len != 1 || !scan->last_is_true)
 			scan->effects |= SQL_SET;
 		scan->call = CALL_NONE;
-	} else if (scan->depth == scan->call_depth && is_sign(scan, ',')) {
+	} else if (scan->lex.depth == scan->call_depth && is_sign(scan, ',')) {
 		scan->last_len = 0;
 	} else {
 		scan->last_is_true = is_word(scan, "true");
@@ -341,17 +100,47 @@ watch_call(struct scan *scan)
 	}
 }
 
+static bool
+text_has(struct span text, const char *word)
+{
+	size_t len = strlen(word);
+
+	for (; text.len >= len; text.at++, text.len--)
+		if (span_starts_case(text, word))
+			return true;
+	return false;
+}
+
+/* What is in the names of tables that migration tools keep their books in, and
+ * in a question that one of them begins with; migrate/detect knows more. */
+static bool
+is_bookkeeping(struct span name)
+{
+	static const char *const traces[] = {
+		"migrat", "schema_history", "changelog", "alembic",
+		"goose_db", "atlas_", "sequelizemeta", "prisma_",
+		"hdb_catalog", "nspname",
+	};
+
+	for (size_t i = 0; i < sizeof(traces) / sizeof(traces[0]); i++)
+		if (text_has(name, traces[i]))
+			return true;
+	return false;
+}
+
 static void
 watch_name(struct scan *scan)
 {
-	struct span name = scan->text;
+	struct span name = scan->lex.text;
 
-	if (scan->token == TOKEN_NAME) {
+	if (scan->lex.token == TOKEN_NAME) {
 		name.at++;
 		name.len -= 2;
 	}
 	if (name.len < 6)
 		return;
+	if (is_bookkeeping(name))
+		scan->effects |= SQL_MIGRATION;
 	switch (*name.at | 0x20) {
 	case 'c':
 	case 'l':
@@ -368,7 +157,10 @@ watch_name(struct scan *scan)
 			scan->effects |= SQL_SET;	/* an UPDATE of it */
 		if (span_starts_case(name, "pg_advisory_lock") ||
 		    span_starts_case(name, "pg_try_advisory_lock"))
-			scan->effects |= SQL_ADVISORY;
+			scan->effects |= SQL_ADVISORY | SQL_MIGRATION;
+		else if (span_starts_case(name, "pg_try_advisory_xact") ||
+		    span_starts_case(name, "pg_advisory_xact"))
+			scan->effects |= SQL_MIGRATION;
 		else if (span_is_case(name, "pg_temp"))
 			scan->effects |= SQL_TEMP;
 		break;
@@ -394,9 +186,9 @@ watch_into(struct scan *scan)
 	enum into before = scan->into;
 
 	scan->into = INTO_NONE;
-	if (scan->token != TOKEN_WORD)
+	if (scan->lex.token != TOKEN_WORD)
 		return;
-	switch (*scan->text.at | 0x20) {
+	switch (*scan->lex.text.at | 0x20) {
 	case 'i':
 		if (is_word(scan, "into") && before != INTO_INSERT)
 			scan->into = INTO_SEEN;
@@ -429,23 +221,22 @@ watch_block(struct scan *scan)
 
 	scan->after_begin = is_word(scan, "begin");
 	if (after_begin && is_word(scan, "atomic"))
-		scan->blocks++;
-	else if (scan->blocks > 0 && is_word(scan, "case"))
-		scan->blocks++;
-	else if (scan->blocks > 0 && is_word(scan, "end"))
-		scan->blocks--;
+		scan->lex.blocks++;
+	else if (scan->lex.blocks > 0 && is_word(scan, "case"))
+		scan->lex.blocks++;
+	else if (scan->lex.blocks > 0 && is_word(scan, "end"))
+		scan->lex.blocks--;
 }
 
 static void
 next(struct scan *scan)
 {
-	skip_blanks(scan);
-	scan->text.at = scan->at;
-	scan->token = lex(scan);
-	scan->text.len = (size_t)(scan->at - scan->text.at);
+	sqllex_next(&scan->lex);
+	if (scan->lex.doubtful)
+		scan->effects |= SQL_UNKNOWN;
 	if (scan->call != CALL_NONE)
 		watch_call(scan);
-	if (scan->token == TOKEN_WORD || scan->token == TOKEN_NAME)
+	if (scan->lex.token == TOKEN_WORD || scan->lex.token == TOKEN_NAME)
 		watch_name(scan);
 	watch_into(scan);
 	if (scan->may_have_block)
@@ -515,7 +306,7 @@ read_transaction_modes(struct scan *scan)
 static void
 rule_begin(struct scan *scan)
 {
-	scan->name = scan->text;
+	scan->name = scan->lex.text;
 	scan->effects |= SQL_BEGIN;
 	next(scan);
 	if (is_word(scan, "work") || is_word(scan, "transaction"))
@@ -526,7 +317,7 @@ rule_begin(struct scan *scan)
 static void
 rule_start(struct scan *scan)
 {
-	struct span first = scan->text;
+	struct span first = scan->lex.text;
 
 	if (!next_is(scan, "transaction")) {
 		scan->effects |= SQL_UNKNOWN;
@@ -541,7 +332,7 @@ rule_start(struct scan *scan)
 static void
 rule_end(struct scan *scan)
 {
-	struct span first = scan->text;
+	struct span first = scan->lex.text;
 
 	next(scan);
 	if (is_word(scan, "work") || is_word(scan, "transaction"))
@@ -590,29 +381,23 @@ rule_set(struct scan *scan)
 	}
 }
 
-static bool
-text_has(struct span text, const char *word)
-{
-	size_t len = strlen(word);
-
-	for (; text.len >= len; text.at++, text.len--)
-		if (span_starts_case(text, word))
-			return true;
-	return false;
-}
-
 /* May do anything; but what cannot be asked for afterwards is looked for. */
 static void
 rule_do(struct scan *scan)
 {
 	scan->effects |= SQL_UNKNOWN;
 	for (next(scan); !is_over(scan); next(scan)) {
-		if (scan->token != TOKEN_STRING)
+		if (scan->lex.token != TOKEN_STRING)
 			continue;
-		if (text_has(scan->text, "setseed"))
+		if (text_has(scan->lex.text, "setseed"))
 			scan->effects |= SQL_SEED;
-		if (text_has(scan->text, "load"))
+		if (text_has(scan->lex.text, "load"))
 			scan->effects |= SQL_LOAD;
+		if (text_has(scan->lex.text, "alter") ||
+		    text_has(scan->lex.text, "drop") ||
+		    text_has(scan->lex.text, "create") ||
+		    text_has(scan->lex.text, "truncate"))
+			scan->effects |= SQL_DDL | SQL_BLOCKS;
 	}
 }
 
@@ -629,11 +414,11 @@ rule_deallocate(struct scan *scan)
 	struct span name;
 
 	next(scan);
-	name = scan->text;
+	name = scan->lex.text;
 	if (is_word(scan, "prepare")) {
 		next(scan);
 		if (!is_over(scan))	/* else that is its name */
-			name = scan->text;
+			name = scan->lex.text;
 	}
 	if (is_word(scan, "all")) {
 		scan->effects |= SQL_DEALLOCATE_ALL;
@@ -648,7 +433,7 @@ rule_prepare(struct scan *scan)
 {
 	if (next_is(scan, "transaction")) {
 		next(scan);
-		if (scan->token == TOKEN_STRING) {
+		if (scan->lex.token == TOKEN_STRING) {
 			scan->effects |= SQL_END;
 			return;
 		}
@@ -669,18 +454,110 @@ rule_declare(struct scan *scan)
 	}
 }
 
+/*
+ * What changes the schema. Where it can be told that a statement takes no lock
+ * that reading and writing have to wait for, it does not block (SQL_BLOCKS).
+ */
+
+/* Is the token at hand one of the words, "a b c"? */
+static bool
+is_any(const struct scan *scan, const char *words)
+{
+	struct span rest = span_of(words), word;
+
+	while (span_next(&rest, ' ', &word))
+		if (scan->lex.token == TOKEN_WORD &&
+		    span_eq_case(scan->lex.text, word))
+			return true;
+	return false;
+}
+
+/* Reads on to the end; is one of the words there? */
+static bool
+rest_has(struct scan *scan, const char *words)
+{
+	bool found = false;
+
+	for (; !is_over(scan); next(scan))
+		found = found || is_any(scan, words);
+	return found;
+}
+
+/* CREATE [UNIQUE] INDEX, DROP INDEX, REINDEX, REFRESH: unless CONCURRENTLY. */
+static void
+rule_unless_concurrently(struct scan *scan)
+{
+	scan->effects |= SQL_DDL;
+	if (!rest_has(scan, "concurrently"))
+		scan->effects |= SQL_BLOCKS;
+}
+
+/* A new table is nobody's yet, but those that it refers to are. */
+static void
+read_create_table(struct scan *scan)
+{
+	bool partition = false;
+
+	for (; !is_over(scan); next(scan)) {
+		if (is_any(scan, "references inherits") ||
+		    (partition && is_word(scan, "of")))
+			scan->effects |= SQL_BLOCKS;
+		partition = is_word(scan, "partition");
+	}
+}
+
 static void
 rule_create(struct scan *scan)
 {
-	next(scan);
-	while (is_word(scan, "or") || is_word(scan, "replace") ||
-	    is_word(scan, "local") || is_word(scan, "global"))
-		next(scan);
-	scan->effects |= is_word(scan, "temp") ||
-	    is_word(scan, "temporary") ? SQL_TEMP : SQL_DDL;
+	bool replace = false;
+
+	for (next(scan); is_any(scan, "or replace local global"); next(scan))
+		replace = replace || is_word(scan, "replace");
+	if (is_any(scan, "temp temporary")) {
+		scan->effects |= SQL_TEMP;
+		return;
+	}
+	scan->effects |= SQL_DDL;
 	/* Elsewhere BEGIN and ATOMIC may be names of tables and types. */
-	scan->may_have_block = is_word(scan, "function") ||
-	    is_word(scan, "procedure");
+	scan->may_have_block = is_any(scan, "function procedure");
+	if (is_any(scan, "unique index"))
+		rule_unless_concurrently(scan);
+	else if (is_any(scan, "table unlogged"))
+		read_create_table(scan);
+	else if (is_any(scan, "trigger constraint rule policy") ||
+	    (replace && is_word(scan, "view")))
+		scan->effects |= SQL_BLOCKS;
+}
+
+static void
+rule_drop(struct scan *scan)
+{
+	scan->effects |= SQL_DDL;
+	next(scan);
+	if (is_word(scan, "index"))
+		rule_unless_concurrently(scan);
+	else if (!is_any(scan, "database role user group function procedure "
+	    "aggregate tablespace subscription publication"))
+		scan->effects |= SQL_BLOCKS;
+}
+
+static void
+rule_alter(struct scan *scan)
+{
+	bool validates = false, more = false;
+
+	scan->effects |= SQL_DDL;
+	next(scan);
+	if (is_any(scan, "database role user group system default function "
+	    "procedure type tablespace subscription publication"))
+		return;
+	for (; !is_over(scan); next(scan)) {
+		validates = validates || is_word(scan, "validate");
+		more = more || is_sign(scan, ',') ||
+		    is_any(scan, "add drop alter rename set attach detach");
+	}
+	if (!validates || more)
+		scan->effects |= SQL_BLOCKS;
 }
 
 /*
@@ -725,7 +602,7 @@ skip_explain(struct scan *scan)
 {
 	next(scan);
 	if (is_sign(scan, '(')) {
-		while (scan->depth > 0 && !is_over(scan))
+		while (scan->lex.depth > 0 && !is_over(scan))
 			next(scan);
 		if (!is_over(scan))
 			next(scan);
@@ -742,7 +619,7 @@ scan_first_word(struct scan *scan)
 	bool explained;
 
 	skip_open_parentheses(scan);
-	explained = is_word(scan, "explain") || scan->depth > 0;
+	explained = is_word(scan, "explain") || scan->lex.depth > 0;
 	if (is_word(scan, "explain")) {
 		/* Counts as what it explains: it may say ANALYZE. One in
 		 * another is no SQL, and is not followed into the depths. */
@@ -751,7 +628,7 @@ scan_first_word(struct scan *scan)
 			return;
 		skip_open_parentheses(scan);
 	}
-	word = scan->token == TOKEN_WORD ? find_word(scan->text) : NULL;
+	word = scan->lex.token == TOKEN_WORD ? find_word(scan->lex.text) : NULL;
 	if (word == NULL) {
 		scan->effects |= SQL_UNKNOWN;
 		return;
@@ -766,12 +643,12 @@ scan_first_word(struct scan *scan)
 static bool
 scan_find_statement(struct scan *scan)
 {
-	scan->depth = scan->blocks = 0;
+	scan->lex.depth = scan->lex.blocks = 0;
 	scan->may_have_block = scan->after_begin = false;
 	do {
 		next(scan);
-	} while (scan->token == TOKEN_SEMICOLON);
-	return scan->token != TOKEN_END;
+	} while (scan->lex.token == TOKEN_SEMICOLON);
+	return scan->lex.token != TOKEN_END;
 }
 
 /* From a statement's first token to the semicolon or the end. */
@@ -783,46 +660,35 @@ scan_statement(struct scan *scan)
 		next(scan);
 }
 
-static struct scan
-scan_of(struct span sql)
-{
-	const char *at = sql.at != NULL ? sql.at : "";
-
-	return (struct scan){ .at = at, .end = at + sql.len };
-}
-
 /* Is this one plain statement with nothing in it to look at? */
 static bool
-is_plain(const struct scan *start, uint32_t *ret_effects)
+is_plain(struct sqllex lex, uint32_t *ret_effects)
 {
-	struct scan scan = *start;
 	const struct word *word;
-	struct span text;
+	struct span rest;
 
-	skip_blanks(&scan);
-	text.at = scan.at;
-	skip_word(&scan);
-	text.len = (size_t)(scan.at - text.at);
-	if (text.len == 0)
+	sqllex_skip_to_word(&lex);
+	if (lex.text.len == 0)
 		return false;
-	word = find_word(text);
+	word = find_word(lex.text);
 	if (word == NULL || word->rule != rule_plain ||
 	    (word->effects & ~(uint32_t)SQL_SEQUENCE) != 0)
 		return false;
 	*ret_effects = word->effects;
-	while (scan.end > scan.at &&
-	    (scan.end[-1] == ';' || is_space(scan.end[-1])))
-		scan.end--;
-	return sqlquick_has_nothing(scan.at, scan.end);
+	rest = (struct span){ lex.at, (size_t)(lex.end - lex.at) };
+	do
+		rest = span_trim(rest);
+	while (rest.len > 0 && rest.at[rest.len - 1] == ';' && rest.len-- > 0);
+	return sqlquick_has_nothing(rest.at, rest.at + rest.len);
 }
 
 uint32_t
 sqlscan(struct span sql, struct span *ret_name)
 {
-	struct scan scan = scan_of(sql);
+	struct scan scan = { .lex = sqllex_of(sql) };
 	unsigned count = 0;
 
-	if (!is_plain(&scan, &scan.effects))
+	if (!is_plain(scan.lex, &scan.effects))
 		for (; scan_find_statement(&scan); count++)
 			scan_statement(&scan);
 	if (count > 1)
@@ -835,17 +701,18 @@ sqlscan(struct span sql, struct span *ret_name)
 bool
 sqlscan_next(struct span *rest, struct span *ret_statement)
 {
-	struct scan scan = scan_of(*rest);
+	struct scan scan = { .lex = sqllex_of(*rest) };
 	const char *begin, *end;
 
 	if (!scan_find_statement(&scan)) {
-		*rest = (struct span){ scan.end, 0 };
+		*rest = (struct span){ scan.lex.end, 0 };
 		return false;
 	}
-	begin = scan.text.at;
+	begin = scan.lex.text.at;
 	scan_statement(&scan);
-	end = scan.text.at;
-	*rest = (struct span){ scan.at, (size_t)(scan.end - scan.at) };
+	end = scan.lex.text.at;
+	*rest = (struct span){ scan.lex.at,
+	    (size_t)(scan.lex.end - scan.lex.at) };
 	*ret_statement = span_trim(
 	    (struct span){ begin, (size_t)(end - begin) });
 	return true;

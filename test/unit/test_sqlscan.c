@@ -40,11 +40,15 @@ struct row {
 	uint32_t effects;
 };
 
-/* But for SQL_SEQUENCE, which most of what writes has. */
+#define BLOCKING (SQL_DDL | SQL_BLOCKS)
+
+/* But for SQL_SEQUENCE, which most of what writes has, and for SQL_MIGRATION,
+ * which has tests of its own. */
 static void
 expect_effect(const char *sql, uint32_t expected)
 {
-	uint32_t effects = scan_exact(sql, NULL) & ~(uint32_t)SQL_SEQUENCE;
+	uint32_t effects = scan_exact(sql, NULL) &
+	    ~(uint32_t)(SQL_SEQUENCE | SQL_MIGRATION);
 
 	if (effects != expected)
 		fail_msg("'%s' gave %#x, not %#x", sql, effects, expected);
@@ -62,7 +66,7 @@ expect_effects(const struct row *rows, size_t count)
 		rest = span_of(rows[i].sql);
 		behind = mem_printf("CLUSTER; %s", rows[i].sql);
 		expect_effect(rows[i].sql, rows[i].effects);
-		expect_effect(behind, rows[i].effects | SQL_DDL |
+		expect_effect(behind, rows[i].effects | BLOCKING |
 		    (sqlscan_next(&rest, &statement) ? SQL_SEVERAL : 0));
 		mem_free(behind);
 	}
@@ -119,18 +123,18 @@ first_words_say_what_they_do(void **state)
 		{ "PREPARE TRANSACTION 'x'", SQL_END },
 		{ "CREATE TABLE t ()", SQL_DDL },
 		{ "CREATE UNLOGGED TABLE t ()", SQL_DDL },
-		{ "CREATE OR REPLACE VIEW v AS SELECT 1", SQL_DDL },
+		{ "CREATE OR REPLACE VIEW v AS SELECT 1", BLOCKING },
 		{ "CREATE INDEX CONCURRENTLY ON t (a)", SQL_DDL },
-		{ "ALTER TABLE t ADD a int", SQL_DDL },
-		{ "DROP TABLE t", SQL_DDL }, { "TRUNCATE t", SQL_DDL },
+		{ "ALTER TABLE t ADD a int", BLOCKING },
+		{ "DROP TABLE t", BLOCKING }, { "TRUNCATE t", BLOCKING },
 		{ "COMMENT ON TABLE t IS 'x'", SQL_DDL },
 		{ "GRANT ALL ON t TO u", SQL_DDL },
 		{ "REVOKE ALL ON t FROM u", SQL_DDL },
-		{ "REINDEX TABLE t", SQL_DDL }, { "CLUSTER t", SQL_DDL },
-		{ "REFRESH MATERIALIZED VIEW v", SQL_DDL },
+		{ "REINDEX TABLE t", BLOCKING }, { "CLUSTER t", BLOCKING },
+		{ "REFRESH MATERIALIZED VIEW v", BLOCKING },
 		{ "SECURITY LABEL ON TABLE t IS 'x'", SQL_DDL },
 		{ "IMPORT FOREIGN SCHEMA s FROM SERVER x INTO y", SQL_DDL },
-		{ "REASSIGN OWNED BY a TO b", SQL_DDL },
+		{ "REASSIGN OWNED BY a TO b", BLOCKING },
 		{ "FROBNICATE", SQL_UNKNOWN }, { "SELECTED", SQL_UNKNOWN },
 		{ "SELEC", SQL_UNKNOWN }, { "\"SELECT\" 1", SQL_UNKNOWN },
 		{ "42", SQL_UNKNOWN }, { "'SELECT'", SQL_UNKNOWN },
@@ -408,11 +412,11 @@ every_statement_of_a_text_counts(void **state)
 		{ "SELECT 1; -- SET a = 1", 0 },
 		{ "SET LOCAL a = 1; SET b = 1", SQL_SEVERAL | SQL_SET },
 		{ "CREATE TEMP TABLE a (); DROP TABLE b",
-		  SQL_SEVERAL | SQL_TEMP | SQL_DDL },
+		  SQL_SEVERAL | SQL_TEMP | BLOCKING },
 		{ "SELECT (1; SET a = 1", 0 },	/* no SQL: one bad text */
 		{ "SELECT 1); SET a = 1", SQL_SEVERAL | SQL_SET },
 		{ "CREATE RULE r AS ON INSERT TO t DO (NOTIFY a; NOTIFY b)",
-		  SQL_DDL },
+		  BLOCKING },
 		{ "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE "
 		  "WHEN true THEN 1 END; SELECT 2; END; LISTEN x",
 		  SQL_DDL | SQL_SEVERAL | SQL_LISTEN },
@@ -540,6 +544,74 @@ what_two_servers_read_differently_is_unknown(void **state)
 	expect_effect("SELECT '\\'; ", 0);
 }
 
+/* What others have to wait for, and what they have not. */
+static void
+ddl_blocks_where_it_locks_what_others_use(void **state)
+{
+	static const struct row rows[] = {
+		{ "CREATE INDEX ON t (a)", BLOCKING },
+		{ "CREATE UNIQUE INDEX i ON t (a)", BLOCKING },
+		{ "CREATE UNIQUE INDEX CONCURRENTLY i ON t (a)", SQL_DDL },
+		{ "DROP INDEX i", BLOCKING },
+		{ "DROP INDEX CONCURRENTLY IF EXISTS i", SQL_DDL },
+		{ "REINDEX INDEX CONCURRENTLY i", SQL_DDL },
+		{ "REINDEX (CONCURRENTLY) INDEX i", SQL_DDL },
+		{ "REFRESH MATERIALIZED VIEW CONCURRENTLY v", SQL_DDL },
+		{ "CREATE TABLE t (a int PRIMARY KEY)", SQL_DDL },
+		{ "CREATE TABLE t (a int REFERENCES u)", BLOCKING },
+		{ "CREATE TABLE t (a int, FOREIGN KEY (a) REFERENCES u (a))",
+		  BLOCKING },
+		{ "CREATE TABLE t (a int) PARTITION BY RANGE (a)", SQL_DDL },
+		{ "CREATE TABLE t PARTITION OF u DEFAULT", BLOCKING },
+		{ "CREATE TABLE t () INHERITS (u)", BLOCKING },
+		{ "CREATE VIEW v AS SELECT 1", SQL_DDL },
+		{ "CREATE TRIGGER t AFTER INSERT ON t EXECUTE FUNCTION f()",
+		  BLOCKING },
+		{ "CREATE POLICY p ON t", BLOCKING },
+		{ "CREATE DATABASE d", SQL_DDL },
+		{ "DROP DATABASE d", SQL_DDL },
+		{ "ALTER ROLE r SET a = 1", SQL_DDL },
+		{ "ALTER TABLE t VALIDATE CONSTRAINT c", SQL_DDL },
+		{ "ALTER TABLE t VALIDATE CONSTRAINT c, ADD d int", BLOCKING },
+		{ "ALTER TABLE t ADD CONSTRAINT c CHECK (a > 0) NOT VALID",
+		  BLOCKING },
+		{ "ALTER TYPE e ADD VALUE 'x'", SQL_DDL },
+		{ "DO $$ BEGIN ALTER TABLE t ADD a int; END $$",
+		  BLOCKING | SQL_UNKNOWN },
+		{ "DO 'BEGIN PERFORM 1; END'", SQL_UNKNOWN },
+	};
+
+	(void)state;
+	expect_effects(rows, COUNT(rows));
+}
+
+static void
+what_migration_tools_may_send_is_seen(void **state)
+{
+	static const char *const seen[] = {
+		"SELECT pg_advisory_lock(72707369)",
+		"SELECT pg_try_advisory_xact_lock($1)",
+		"SELECT * FROM \"_prisma_migrations\"",
+		"CREATE TABLE IF NOT EXISTS d.__drizzle_migrations (a int)",
+		"DROP TABLE \"SequelizeMeta\"",
+		"INSERT INTO schema_migrations (version) VALUES ($1)",
+		"ALTER TABLE atlas_schema_revisions ADD a int",
+	};
+	static const char *const not_seen[] = {
+		"SELECT immigrant FROM t GROUP BY a", "DROP TABLE t",
+		"SELECT spname, web_id, chang, size FROM small",
+		"SELECT '_prisma_migrations' FROM t; SELECT 1",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(seen); i++)
+		if ((scan_exact(seen[i], NULL) & SQL_MIGRATION) == 0)
+			fail_msg("not seen: %s", seen[i]);
+	for (size_t i = 0; i < COUNT(not_seen); i++)
+		if (scan_exact(not_seen[i], NULL) & SQL_MIGRATION)
+			fail_msg("seen: %s", not_seen[i]);
+}
+
 /* The quick look works in steps of sixteen bytes: wherever a word falls, it
  * must be found; and whatever surrounds it, it must not be missed. */
 static void
@@ -551,7 +623,17 @@ words_are_found_at_every_offset(void **state)
 	} needles[] = {
 		{ ";SET a=1", SQL_SEVERAL | SQL_SET },
 		{ " SeT_cOnFiG(a,b,c)", SQL_SET },
-		{ " pg_aDVisory_lock(1)", SQL_ADVISORY },
+		{ " pg_aDVisory_lock(1)", SQL_ADVISORY | SQL_MIGRATION },
+		{ " _prisma_miGRations", SQL_MIGRATION },
+		{ " \"knex_MIGRATIONS\"", SQL_MIGRATION },
+		{ " flyway_schema_history", SQL_MIGRATION },
+		{ " databaseCHangelog", SQL_MIGRATION },
+		{ " alEMBic_version", SQL_MIGRATION },
+		{ " goose_dB_version", SQL_MIGRATION },
+		{ " hdb_catalog.x", SQL_MIGRATION },
+		{ " \"SequeliZEMeta\"", SQL_MIGRATION },
+		{ " priSMa_contract.x", SQL_MIGRATION },
+		{ " nsPName", SQL_MIGRATION },
 		{ " INTO tEMp t", SQL_TEMP },
 		{ " pG_TeMP.t", SQL_TEMP },
 		{ " U&\"a\"", SQL_UNKNOWN },
@@ -621,6 +703,8 @@ main(void)
 		cmocka_unit_test(explain_counts_as_what_it_explains),
 		cmocka_unit_test(nothing_hides_behind_quotes_or_comments),
 		cmocka_unit_test(what_two_servers_read_differently_is_unknown),
+		cmocka_unit_test(ddl_blocks_where_it_locks_what_others_use),
+		cmocka_unit_test(what_migration_tools_may_send_is_seen),
 		cmocka_unit_test(words_are_found_at_every_offset),
 		cmocka_unit_test(statements_are_cut_at_their_semicolons),
 	};

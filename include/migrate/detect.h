@@ -1,0 +1,62 @@
+/* Is this a migration tool? */
+#ifndef MIGRATE_DETECT_H
+#define MIGRATE_DETECT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/span.h"
+
+enum tool_id {
+#define X(id, name, companions, keys, books, statement, application) TOOL_##id,
+#include "migrate/tools.def"
+#undef X
+	TOOLS
+};
+
+/* See tools.def. */
+enum tool_companions {
+	COMPANIONS_NEVER, COMPANIONS_IDLE, COMPANIONS_ALWAYS,
+	COMPANIONS_ANYBODY,
+};
+
+struct tool_key {
+	uint64_t from, to;		/* both 0: see the others */
+	uint64_t factor;		/* times the CRC of the database; 0 */
+	bool is_go;			/* as golang-migrate computes it */
+};
+
+struct tool {
+	const char *name;
+	enum tool_companions companions;
+	struct tool_key keys[2];
+	const char *books;		/* words */
+	const char *statement;		/* NULL = none */
+	const char *application;	/* NULL = none */
+};
+
+const struct tool *tool_of(enum tool_id id);
+
+/* How sure a statement makes us. */
+enum detected {
+	DETECTED_NOTHING,
+	DETECTED_READING,	/* it looks at the books: so does a status page */
+	DETECTED_WRITING,	/* it takes the lock, or writes */
+};
+
+/*
+ * `sql` has SQL_MIGRATION among its effects. `bind` is the body of a Bind
+ * behind its names, SPAN_NONE for a simple query or a Parse. `database` is
+ * the name that Postgres knows. *ret_tool is set unless the answer is NOTHING.
+ */
+enum detected detect_statement(struct span sql, struct span bind,
+    struct span database, const struct tool **ret_tool);
+/* By its application_name; NULL: none that is known. */
+const struct tool *detect_application(struct span application_name);
+/*
+ * A text with SQL_BLOCKS: would others have to wait for a table that is not
+ * the tool's own books?
+ */
+bool detect_blocks(struct span sql);
+
+#endif

@@ -1,0 +1,66 @@
+/* A client that runs schema migrations: the session's side of the lock. */
+#ifndef SESSION_MIGRANT_H
+#define SESSION_MIGRANT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/span.h"
+#include "session/pass.h"
+
+struct client;
+struct migrant;
+struct pool;
+struct server;
+struct target;
+struct tool;
+struct worker;
+
+/* Is this client a migrator from its first statement on, by declaration? Its
+ * tool, or NULL. After login. */
+const struct tool *migrant_declared(const struct client *client);
+
+/*
+ * A statement that the client's server is about to get, by the message at
+ * hand: a Query, a Parse or a Bind. `bind` is a Bind's body behind its names,
+ * SPAN_NONE if there is none. True: it is taken care of, since the client has
+ * to wait or is refused, and *ret_go_on says whether the walk goes on. Call it
+ * only where migrant_is_asked() says so.
+ */
+bool migrant_is_asked(const struct client *client, uint32_t effects);
+bool migrant_takes(struct pass *pass, const struct frame *frame,
+    uint32_t effects, struct span sql, struct span bind, bool *ret_go_on);
+
+/* The client's query has got its ReadyForQuery. */
+void migrant_query_ended(struct client *client);
+/* Has it done nothing for so long that it is a client like any? */
+bool migrant_is_done(const struct client *client);
+/* It is parted from its server, which belongs to nobody else: the lock passes
+ * on when that is gone for good. */
+void migrant_parted(struct client *client, struct server *server);
+void migrant_server_gone(struct server *server);
+/* The client goes, and has no server. */
+void migrant_client_gone(struct client *client);
+/* A cancel for a client that has no server. False: it does not wait here. */
+bool migrant_cancelled(struct client *client);
+
+/* A transaction has ended, or a server has gone: somebody may wait for it.
+ * Cheap where nobody does. */
+void migrant_look(struct worker *worker, struct pool *pool);
+
+/*
+ * Any client that keeps its server beyond a transaction. At rest: between two
+ * of them. migrant_stir(): it is about to begin another one; false: the app is
+ * held, it must wait.
+ */
+void migrant_rest(struct client *client);
+bool migrant_stir(struct client *client);
+/* Parted from its server, at rest or not. */
+void migrant_unrest(struct client *client);
+
+/* Console: what migration_console_*() has told to do. */
+struct migration_news;
+void migrant_obey(struct worker *worker, struct target *target,
+    const struct migration_news *news);
+
+#endif
