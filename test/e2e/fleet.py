@@ -1,8 +1,9 @@
 """Function instances of the example app, on machines that freeze and die.
 
-A machine is a process (node/functions.mjs) with a number of instances in it,
-each of which has loaded the app for itself. Real ones are a process each;
-that many would need more memory than a test should take.
+A machine is a process (node/functions.mjs) with a number of instances in it.
+Each of these has loaded the app for itself, with a Prisma Client and a pool
+of its own; what they share is the code of packages. Real ones are a process
+each: that many would need more memory than a test should take.
 """
 
 import json
@@ -15,25 +16,20 @@ from road_tools import Road
 HERE = os.path.dirname(os.path.abspath(__file__))
 MACHINES = 15
 INSTANCES = 20          # on each
-TIME_LIMIT = 170
 
-# The functions in one file, as Vercel makes it of each.
+# The functions in one file, to be loaded once for each instance.
 ENTRY = """\
 export { prisma } from './src/db.js'
 export * as messages from './api/messages.js'
 """
-REQUIRE = "import{createRequire}from'module';" \
-          "const require=createRequire(import.meta.url)"
 
 
 def bundle(road: Road):
     with open(road.path("functions.ts"), "w", encoding="utf-8") as file:
         file.write(ENTRY)
-    road.run("esbuild", "functions.ts", "--bundle", "--minify",
-             "--platform=node", "--format=esm", "--outfile=functions.mjs",
-             "--external:better-sqlite3", "--external:pg-native",
-             "--external:@prisma/adapter-better-sqlite3",
-             f"--banner:js={REQUIRE}")
+    road.run("esbuild", "functions.ts", "--bundle", "--platform=node",
+             "--format=esm", "--packages=external",
+             "--outfile=functions.mjs")
     return road.path("functions.mjs")
 
 
@@ -79,6 +75,8 @@ class Fleet:
         path = bundle(road)
         environment = {**road.environment(), "DATABASE_URL": url,
                        "SESSION": session, "CONVERSATION": str(conversation),
+                       # The processors may be busy with other things.
+                       "DATABASE_PATIENCE_MS": "120000",
                        # or @vercel/functions does nothing
                        "VERCEL_URL": "app.example", "VERCEL_REGION": "fra1"}
         self.machines = [Machine(path, number, environment)
@@ -96,9 +94,13 @@ class Fleet:
                 machine.kill()
 
     def start(self):
-        for machine in self.machines:
-            machine.tell("start")
-        for machine in self.machines:
+        self.tell(self.machines, "start")
+
+    @staticmethod
+    def tell(machines, what, **more):
+        for machine in machines:
+            machine.tell(what, **more)
+        for machine in machines:
             machine.answer()
 
     def begin(self, machines, requests):

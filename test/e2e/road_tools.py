@@ -59,16 +59,19 @@ class Road:
 
     def run(self, *command, status=0, **environment):
         """Output of a command, which must end with this status."""
-        process = self.start(*command, **environment)
+        return self.finish(self.start(*command, **environment), status)
+
+    @staticmethod
+    def finish(process, status=0):
         try:
             output, _ = process.communicate(timeout=TIME_LIMIT)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, 9)
             output, _ = process.communicate()
-            raise AssertionError(f"{command} hangs after:\n"
+            raise AssertionError(f"{process.args} hangs after:\n"
                                  f"{output}") from None
         assert process.returncode == status, (
-            f"{command} ended with {process.returncode}:\n{output}")
+            f"{process.args} ended with {process.returncode}:\n{output}")
         return output
 
     def run_script(self, script, **environment):
@@ -77,10 +80,13 @@ class Road:
                         shlex.join(["bash", "-euxc", script]), "/dev/null",
                         **environment)
 
-    def copy(self, file, *options, status=0):
+    def start_copy(self, file, *options):
         """The script that copies data."""
-        return self.run("tsx", "scripts/migrate_sqlite_to_pg.ts", file,
-                        *options, status=status)
+        return self.start("tsx", "scripts/migrate_sqlite_to_pg.ts", file,
+                          *options)
+
+    def copy(self, file, *options, status=0):
+        return self.finish(self.start_copy(file, *options), status)
 
     def to_postgres(self):
         """What the guide does, and a migration named init."""

@@ -8,6 +8,10 @@ import { PrismaClient } from './generated/client.js'
 
 const url = process.env.DATABASE_URL ?? ''
 
+// How long a request waits for a connection, and a transaction for its end:
+// in a burst it may have to stand in line for a server.
+const PATIENCE_MS = Number(process.env.DATABASE_PATIENCE_MS ?? 20_000)
+
 // One or two connections are enough, as an instance serves few requests at a
 // time. They end up in pgsluice, where one that is idle costs nothing.
 function postgres() {
@@ -15,7 +19,7 @@ function postgres() {
         connectionString: url,
         max: 2,
         idleTimeoutMillis: 5_000,
-        connectionTimeoutMillis: 20_000,
+        connectionTimeoutMillis: PATIENCE_MS,
     })
     // A connection that broke while the instance was frozen is reported when
     // it thaws; the pool opens another. Without a listener it would be fatal.
@@ -33,6 +37,5 @@ async function sqlite() {
 
 export const prisma = new PrismaClient({
     adapter: url.startsWith('file:') ? await sqlite() : postgres(),
-    // In a burst a transaction may have to stand in line for a server.
-    transactionOptions: { maxWait: 20_000, timeout: 20_000 },
+    transactionOptions: { maxWait: PATIENCE_MS, timeout: PATIENCE_MS },
 })
