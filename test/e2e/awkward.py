@@ -68,6 +68,9 @@ BIGS = [None, 0, 2**53 + 1, 2**63 - 1, -2**63, -(2**53) - 1, 1]
 
 BYTES = [None, b"", b"\0", bytes(range(256)), b"\\x41", b"\xff" * 50_000]
 
+# The token of a session that has not expired, of one in conversation 1.
+SESSION = "signed-in"
+
 USERS = 120
 CONVERSATIONS = 20
 
@@ -127,6 +130,8 @@ def _fill_users(db):
 
 
 def _fill_conversations(db, messages):
+    insert(db, "Session", sessionToken=SESSION, userId=user(0),
+           expires="2999-01-01T00:00:00.000Z")
     for n in range(CONVERSATIONS):
         insert(db, "Conversation", id=n * 10 + 1, title=pick(TEXTS, n))
         for member in range(n, n + 5):

@@ -1,14 +1,20 @@
 """The example app (doc/examples/vercel-prisma) in a folder of its own."""
 
+import glob
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import urllib.error
+import urllib.request
 
 import psycopg2
+import yaml
 
-from pgsluice import TOP, secret
+import awkward
+from pgsluice import TOP, free_port, read, secret, write
 from prisma_tools import ENGINE
 
 EXAMPLE = os.path.join(TOP, "doc", "examples", "vercel-prisma")
@@ -105,10 +111,141 @@ class Road:
         self.run("prisma", "generate")
         return self
 
+    def like(self, other):
+        """Gets what to_postgres() has made there."""
+        for name in ("prisma", "src"):
+            shutil.copytree(other.path(name), self.path(name),
+                            dirs_exist_ok=True)
+        shutil.rmtree(self.path("prisma", "migrations"))
+        shutil.copytree(other.path("prisma", "migrations"),
+                        self.path("prisma", "migrations"))
+        return self
+
+    def migration(self, name):
+        """The SQL of the one whose name ends so."""
+        path, = glob.glob(self.path("prisma", "migrations", f"*_{name}",
+                                    "migration.sql"))
+        return read(path)
+
     def schema(self):
-        with open(self.path("prisma", "migrations", "1_init",
-                            "migration.sql"), encoding="utf-8") as file:
-            return file.read()
+        return self.migration("init")
+
+    def write_migration(self, name, sql):
+        os.makedirs(self.path("prisma", "migrations", name))
+        write(self.path("prisma", "migrations", name, "migration.sql"), [sql])
+
+    def serve(self, url):
+        return Served(self, url)
+
+
+class Served:
+    """The app, answering requests as long as the with block lasts."""
+
+    def __init__(self, road, url):
+        self.port = free_port()
+        self.address = f"http://localhost:{self.port}"
+        self.process = road.start("tsx", "scripts/dev.ts", DATABASE_URL=url,
+                                  PORT=str(self.port))
+
+    def __enter__(self):
+        line = self.process.stdout.readline()
+        assert self.address in line, line + self.process.stdout.read()
+        return self
+
+    def __exit__(self, *_):
+        os.killpg(self.process.pid, 9)
+        self.process.communicate()
+
+    def get(self, path):
+        request = urllib.request.Request(self.address + path, headers={
+            "Cookie": f"authjs.session-token={awkward.SESSION}"})
+        with urllib.request.urlopen(request, timeout=TIME_LIMIT) as response:
+            return json.load(response)
+
+    def refuses(self, path, status):
+        try:
+            self.get(path)
+        except urllib.error.HTTPError as error:
+            assert error.code == status, error.read()
+            return
+        raise AssertionError(f"{path} is served")
+
+
+class Job:
+    """Runs steps of the example's workflow as GitHub does, for a push to
+    main. `vercel` is a program that notes what it is told."""
+
+    def __init__(self, road, url, shadow=""):
+        road.url = url
+        self.road = road
+        with open(road.path(".github", "workflows", "deploy.yml"),
+                  encoding="utf-8") as file:
+            job = yaml.safe_load(file)["jobs"]["deploy"]
+        self.environment = job["env"]
+        self.steps = {step["name"]: step for step in job["steps"]
+                      if "run" in step and step["name"] != "Install"}
+        self.secrets = {"DATABASE_URL": url, "SHADOW_DATABASE_URL": shadow,
+                        "AUTH_SECRET": AUTH_SECRET}
+        os.mkdir(road.path("bin"))
+        self.deploys_to("nowhere")
+
+    def deploys_to(self, address):
+        write(self.road.path("bin", "vercel"), [
+            "#!/bin/sh", f'echo "$@" >>{self.road.path("vercel.log")}',
+            f'case $1 in deploy) echo {address} ;; esac'], 0o755)
+
+    def vercel_was_told(self):
+        return read(self.road.path("vercel.log")).splitlines()
+
+    def value(self, text):
+        found = re.fullmatch(r"\$\{\{ (.*) \}\}", text)
+        if not found:
+            return text
+        if found[1].startswith("secrets."):
+            return self.secrets.get(found[1][len("secrets."):], "x")
+        assert found[1] == ("github.ref == 'refs/heads/main'"
+                            " && 'production' || 'preview'")
+        return "production"
+
+    def start(self, name):
+        step = self.steps[name]
+        given = {**self.environment, **step.get("env", {})}
+        environment = {key: self.value(text) for key, text in given.items()}
+        path = os.pathsep.join([self.road.path("bin"),
+                                self.road.environment()["PATH"]])
+        return self.road.start("bash", "-eo", "pipefail", "-c", step["run"],
+                               PATH=path, **environment)
+
+    def run(self, name, status=0):
+        return self.road.finish(self.start(name), status)
+
+    def fails(self, name):
+        return self.run(name, status=2)
+
+
+def upstream_text(provider):
+    return read(os.path.join(TOP, "doc", "examples", "upstream",
+                             f"{provider}.ini"))
+
+
+def upstream(provider, folder, keys, settings):
+    """The file for a provider with other keys of the database and other
+    settings, which must be in it, and the users of tests."""
+    text = upstream_text(provider)
+    users = os.path.join(folder, "userlist.txt")
+    write(users, [f'"{user}" "{secret(user)}"' for user in ("app", "admin")])
+    for key, value in keys.items():
+        text, count = re.subn(rf"\b{key}=\S+", f"{key}={value}", text)
+        if key == "port" and not count:
+            text, count = re.subn("(?<= )dbname=", f"port={value} dbname=",
+                                  text)
+        assert count == 1, key
+    for key, value in {**settings, "auth_file": users}.items():
+        text, count = re.subn(rf"(?m)^{key} = .*$", f"{key} = {value}", text)
+        assert count == 1, key
+    path = os.path.join(folder, f"{provider}.ini")
+    write(path, [text])
+    return path
 
 
 def blocks(path, language):

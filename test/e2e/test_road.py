@@ -2,18 +2,23 @@
 
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import time
 
+import psycopg2
 import pytest
 
 import awkward
+from certificates import Certificates
 from fleet import Fleet
-from pgsluice import Pgsluice, Postgres, wait_until
-from road_tools import Road, connect
+from pgsluice import Pgsluice, Postgres, free_port, secret, wait_until
+from road_tools import (GUIDE, Job, Road, blocks, connect, upstream,
+                        upstream_text)
 
 MAX_CONNECTIONS = 20
+MESSAGES = "/api/messages?conversation=1"
 
 
 @pytest.fixture(name="cluster", scope="module")
@@ -69,11 +74,17 @@ def sqlite_(ported, tmp_path):
     return path
 
 
+def every_row(file, cluster, database):
+    """Is in Postgres as it is in SQLite; returns how many there are."""
+    with connect(cluster, database) as connection:
+        rows = awkward.compare(file, connection)
+    connection.close()
+    return rows
+
+
 def test_every_awkward_value_arrives(road, sqlite, cluster, database):
     said = road.copy(sqlite)
-    with connect(cluster, database) as connection:
-        assert awkward.compare(sqlite, connection) > 1000
-    connection.close()
+    assert every_row(sqlite, cluster, database) > 1000
     assert "DIFFERENT" not in said
 
 
@@ -200,9 +211,7 @@ def test_a_hundred_thousand_messages_though_interrupted(
     began = time.monotonic()
     road.copy(file)
     record_property("seconds", round(time.monotonic() - began, 1))
-    with connect(cluster, database) as connection:
-        assert awkward.compare(file, connection) > 100_000
-    connection.close()
+    assert every_row(file, cluster, database) > 100_000
 
 
 def test_a_copy_of_what_has_changed_meanwhile(
@@ -215,9 +224,7 @@ def test_a_copy_of_what_has_changed_meanwhile(
     change.commit()
     change.close()
     road.copy(sqlite)
-    with connect(cluster, database) as connection:
-        awkward.compare(sqlite, connection)
-    connection.close()
+    assert every_row(sqlite, cluster, database) > 1000
     # 5001 was the next one in SQLite, and has been used there.
     assert cluster.rows("INSERT INTO \"Conversation\" (title)"
                         " VALUES ('newer') RETURNING id",
@@ -281,22 +288,158 @@ def test_nul_bytes_are_taken_out_if_that_is_asked_for(
                         database) == [["ab", '[" \\\\u0000"]']]
 
 
-@pytest.mark.parametrize("damage, found", [
-    ("UPDATE \"Message\" SET body = body || ' ' WHERE id = 70",
-     "row id = 70 differs"),
-    ("UPDATE \"Session\" SET expires = expires + interval '1 ms'"
-     " WHERE \"sessionToken\" = 'token-5'",
-     "row sessionToken = token-5 differs"),
-    ("DELETE FROM \"Upload\" WHERE id = 'upload-3'",
-     "row id = upload-3 is in SQLite only"),
-    ("INSERT INTO \"Conversation\" (title) VALUES ('more')",
-     "is in Postgres only"),
-    ("UPDATE \"Profile\" SET interests = '[]' WHERE id = 7",
-     "row id = 7 differs"),
-])
 def test_a_difference_fails_the_verification(
-        road, sqlite, cluster, database, damage, found):
+        road, sqlite, cluster, database):
     road.copy(sqlite)
-    cluster.rows(damage, database)
+    for damage in (
+            "UPDATE \"Message\" SET body = body || ' ' WHERE id = 70",
+            "UPDATE \"Session\" SET expires = expires + interval '1 ms'"
+            " WHERE \"sessionToken\" = 'token-5'",
+            "DELETE FROM \"Upload\" WHERE id = 'upload-3'",
+            "INSERT INTO \"Conversation\" (title) VALUES ('more')",
+            "UPDATE \"Profile\" SET interests = '[2]' WHERE id = 7"):
+        cluster.rows(damage, database)
     said = road.copy(sqlite, "--verify-only", status=1)
-    assert "DIFFERENT" in said and found in said, said
+    for table, found in (
+            ("Message", "row id = 70 differs"),
+            ("Session", "row sessionToken = token-5 differs"),
+            ("Upload", "row id = upload-3 is in SQLite only"),
+            ("Conversation", "row id = 5001 is in Postgres only"),
+            ("Profile", "row id = 7 differs")):
+        assert re.search(rf"DIFFERENT {table} .*\n +{found}\n", said), said
+    assert re.search("same +User ", said), said
+
+
+def test_the_guide_from_sqlite_to_a_served_request(
+        tmp_path, cluster, database, pooler):
+    road = Road(tmp_path / "app", pooler.url(database))
+    file = road.path("dev.db")
+    awkward.create(file, road.path("prisma", "migrations"))
+    schema, data, smoke, back = blocks(GUIDE, "sh")
+
+    # As it was on SQLite
+    road.run("npm", "run", "build")
+    with road.serve("file:" + file) as app:
+        before = app.get(MESSAGES)
+    assert len(before) == 25
+
+    road.run_script(schema)
+    assert "CREATE TYPE" in road.migration("init")
+    said = road.run_script(data)
+    assert "same      Message" in said
+    assert every_row(file, cluster, database) > 1000
+    with road.serve(road.url) as app:
+        assert app.get(MESSAGES) == before
+        app.refuses("/api/messages?conversation=11", 404)
+
+    assert "ok  send, read, upload record" in road.run_script(smoke)
+    assert every_row(file, cluster, database) > 1000    # nothing is left of it
+
+    road.run_script(back)
+    assert cluster.rows('SELECT count(*) FROM "User"', database) == [["0"]]
+    assert not cluster.rows(
+        "SELECT datname FROM pg_database WHERE datname LIKE '%shadow%'")
+
+
+def test_the_workflow_migrates_deploys_and_can_go_back(
+        ported, tmp_path, sqlite, cluster, database, pooler):
+    cluster.rows(f'CREATE DATABASE "{database}_s" OWNER app')
+    job = Job(Road(tmp_path / "app").like(ported), pooler.url(database),
+              shadow=pooler.url(f"{database}_s"))
+    names = list(job.steps)
+    with job.road.serve(job.road.url) as app:
+        job.deploys_to(app.address)
+        for name in names[:names.index("Build")]:
+            job.run(name)
+        assert cluster.rows('SELECT count(*) FROM "User"', database)
+        assert not job.vercel_was_told()
+        for name in names[names.index("Build"):]:
+            job.run(name)
+    pull, build, deploy = job.vercel_was_told()
+    assert "production" in pull and "production" in build
+    assert deploy.startswith("deploy --prebuilt")
+    job.road.copy(sqlite)
+
+    # One that should not have been
+    job.road.write_migration("2_bad", 'ALTER TABLE "Message" DROP COLUMN body;'
+                             ' DELETE FROM "Upload"')
+    job.fails("Do migrations and schema agree?")
+    job.run("Take the rollback point")
+    job.run("Migrate")
+    point = sorted(os.listdir(job.road.path("rollback")))[-1]
+    job.road.run("scripts/rollback_point", "restore", f"rollback/{point}")
+    assert every_row(sqlite, cluster, database) > 1000
+    assert cluster.rows("SELECT migration_name FROM _prisma_migrations",
+                        database) == [["1_init"]]
+    cluster.rows(f'DROP DATABASE "{database}_s" WITH (FORCE)')
+
+
+def test_previews_that_deploy_at_the_same_time_wait_for_one_another(
+        ported, road, tmp_path, cluster, database, pooler):
+    cluster.rows("CREATE TABLE _prisma_migrations (id varchar(36) PRIMARY KEY,"
+                 " checksum varchar(64) NOT NULL, finished_at timestamptz,"
+                 " migration_name varchar(255) NOT NULL, logs text,"
+                 " rolled_back_at timestamptz, started_at timestamptz NOT NULL"
+                 " DEFAULT now(), applied_steps_count int NOT NULL DEFAULT 0);"
+                 " ALTER TABLE _prisma_migrations OWNER TO app", database)
+    jobs = []
+    for number in range(2):
+        preview = Road(tmp_path / str(number), road.url).like(ported)
+        shutil.rmtree(preview.path("prisma", "migrations", "1_init"))
+        preview.write_migration("2_nick", 'ALTER TABLE "User"'
+                                " ADD COLUMN nick text")
+        jobs.append(Job(preview, road.url))
+
+    def states():
+        return sorted(row["state"] for row in
+                      pooler.console("SHOW MIGRATIONS"))
+
+    # The first cannot get on, as somebody has the table.
+    with connect(cluster, database) as somebody:
+        somebody.cursor().execute('LOCK TABLE "User"')
+        deploys = [job.start("Migrate") for job in jobs]
+        wait_until(lambda: "waiting" in states() and len(
+            set(states()) & {"claimed", "exclusive", "draining"}),
+            "one has the lock, one waits for it")
+    somebody.close()
+    said = [job.road.finish(deploy) for job, deploy in zip(jobs, deploys)]
+    assert sorted("2_nick" in it for it in said) == [False, True], said
+    assert cluster.rows("SELECT count(*) FROM _prisma_migrations",
+                        database) == [["1"]]
+
+
+# Connections that the smallest plan has room for
+ROOM = {"neon": 97, "supabase": 60, "rds": 75, "railway": 97}
+
+
+@pytest.mark.parametrize("provider", ROOM)
+def test_the_configuration_for_a_provider(
+        provider, postgres_tls, start, tmp_path):
+    def start_with(server_authority):
+        port = free_port()
+        path = upstream(provider, tmp_path, {
+            "host": "localhost", "port": postgres_tls.port, "dbname": "app",
+            "sslrootcert": server_authority}, {
+            "listen_addr": "127.0.0.1", "listen_port": port,
+            "client_tls_cert_file": server[0],
+            "client_tls_key_file": server[1]})
+        start(Pgsluice, None, arguments=[path], listen_port=port,
+              unix_socket_dir=None)
+        return psycopg2.connect(
+            host="localhost", port=port, user="app", password=secret("app"),
+            dbname="app", sslmode="verify-full", sslrootcert=ours.ca)
+
+    ours = Certificates(str(tmp_path))
+    server = ours.server("pooler")
+    settings = dict(re.findall(r"^(\w+) = (\d+)$", upstream_text(provider),
+                               re.MULTILINE))
+    assert (int(settings["default_pool_size"])
+            < int(settings["max_db_connections"]) < ROOM[provider])
+
+    connection = start_with(postgres_tls.certificates.ca)
+    cursor = connection.cursor()
+    cursor.execute("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+    assert cursor.fetchone() == (True,)
+    connection.close()
+    with pytest.raises(psycopg2.OperationalError, match="certificate"):
+        start_with(ours.ca)
