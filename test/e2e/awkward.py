@@ -41,7 +41,7 @@ TIMES = [
     MOMENT, "2023-11-14T22:13:20.123Z", "2023-11-14T22:13:20.123+00:00",
     "2023-11-14 22:13:20", "2023-11-14 22:13:20.123", "2023-11-14",
     "2023-11-15T03:43:20.123+05:30", "2023-11-14T22:13:20.123456Z",
-    "2023-11-14 22:13:20 UTC", 0, -1, -62_135_596_800_000,
+    "2023-11-14T22:13:20Z", 0, -1, -62_135_596_800_000,
     253_402_300_799_999, "1969-12-31T23:59:59.999Z", "0001-01-01T00:00:00Z",
     "9999-12-31T23:59:59.999+00:00", "2024-02-29T00:00:00.000Z",
     1_700_000_000_123.0,
@@ -171,7 +171,7 @@ def _moment(value):
         at = EPOCH + datetime.timedelta(milliseconds=int(value))
     else:
         at = datetime.datetime.fromisoformat(
-            value.replace(" UTC", "Z").replace("Z", "+00:00"))
+            value.replace("Z", "+00:00"))
         if at.tzinfo:
             at = (at - at.utcoffset()).replace(tzinfo=None)
     return at.replace(microsecond=at.microsecond // 1000 * 1000)

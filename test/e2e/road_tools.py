@@ -233,7 +233,8 @@ def upstream(provider, folder, keys, settings):
     settings, which must be in it, and the users of tests."""
     text = upstream_text(provider)
     users = os.path.join(folder, "userlist.txt")
-    write(users, [f'"{user}" "{secret(user)}"' for user in ("app", "admin")])
+    write(users, [f'"{user}" "{secret(user)}"' for user in ("app", "admin")],
+          0o600)
     for key, value in keys.items():
         text, count = re.subn(rf"\b{key}=\S+", f"{key}={value}", text)
         if key == "port" and not count:

@@ -154,7 +154,7 @@ const boolean: Type = {
 
 const ISO = new RegExp(/^(\d{4}-\d\d-\d\d)/.source
     + /(?:[T ](\d\d:\d\d(?::\d\d(?:\.\d+)?)?))?/.source
-    + / ?(Z|UTC|[+-]\d\d(?::?\d\d)?)?$/.source, 'i')
+    + / ?(Z|[+-]\d\d(?::?\d\d)?)?$/.source, 'i')
 
 /** Milliseconds since 1970; what does not name its zone means UTC. */
 export function milliseconds(value: SqliteValue) {
