@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import sqlite3
+import subprocess
 import time
 
 import psycopg2
@@ -14,8 +15,8 @@ import awkward
 from certificates import Certificates
 from fleet import Fleet
 from pgsluice import Pgsluice, Postgres, free_port, secret, wait_until
-from road_tools import (GUIDE, Job, Road, blocks, connect, upstream,
-                        upstream_text)
+from road_tools import (GUIDE, TIME_LIMIT, Job, Road, blocks, connect,
+                        upstream, upstream_text)
 
 MAX_CONNECTIONS = 20
 MESSAGES = "/api/messages?conversation=1"
@@ -443,3 +444,47 @@ def test_the_configuration_for_a_provider(
     connection.close()
     with pytest.raises(psycopg2.OperationalError, match="certificate"):
         start_with(ours.ca)
+
+
+def load(file, url):
+    """pgloader, which says that all is well whatever happens."""
+    return subprocess.run(
+        ["pgloader", "--with", "data only", "--with", "quote identifiers",
+         file, url], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, check=True,
+        timeout=TIME_LIMIT).stdout
+
+
+def test_pgloader_works_through_pgsluice(
+        cluster, database, pooler, tmp_path):
+    file = str(tmp_path / "plain.db")
+    tables = ("CREATE TABLE author (id integer PRIMARY KEY, name text);"
+              "CREATE TABLE book (id integer PRIMARY KEY, title text,"
+              " author integer REFERENCES author (id));")
+    sqlite = sqlite3.connect(file)
+    sqlite.executescript(tables)
+    sqlite.executemany("INSERT INTO author VALUES (?, ?)",
+                       [(n, f"author {n} é") for n in range(500)])
+    sqlite.executemany("INSERT INTO book VALUES (?, ?, ?)",
+                       [(n, f"book\t{n}", n % 500) for n in range(5000)])
+    sqlite.commit()
+    sqlite.close()
+    cluster.rows(tables + "ALTER TABLE author OWNER TO app;"
+                 " ALTER TABLE book OWNER TO app", database)
+    said = load(file, pooler.url(database))
+    assert "ERROR" not in said, said
+    rows = cluster.rows("SELECT title, name FROM book JOIN author"
+                        " ON author = author.id ORDER BY book.id", database)
+    assert rows == [[f"book\t{n}", f"author {n % 500} é"]
+                    for n in range(5000)]
+    assert not pooler.console("SHOW PINS")
+
+
+def test_pgloader_loses_rows_of_prisma_as_the_guide_says(
+        road, sqlite, cluster, database):
+    keys = "SELECT conname FROM pg_constraint WHERE contype = 'f'"
+    before = cluster.rows(keys, database)
+    said = load(sqlite, road.url)
+    assert 'out of range: "1700000000123-01-01"' in said, said
+    assert cluster.rows('SELECT count(*) FROM "Message"', database) == [["0"]]
+    assert len(cluster.rows(keys, database)) < len(before)
