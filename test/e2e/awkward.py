@@ -31,7 +31,8 @@ TABLES = {
 TEXTS = [
     "plain", "", " spaces  ", "two\nlines\r\n", "tab\t", 'quote " and \'',
     "back\\slash \\N \\x00 \\u0000", "{1,2}", "NULL", "null", "Zürich",
-    "日本語", "👩‍👩‍👧‍👦", "e\u0301 is not \u00e9", "\u202eright to left", "\ufeffmark",
+    "日本語", "👩‍👩‍👧‍👦", "e\u0301 is not \u00e9", "\u202eright to left",
+    "\ufeffmark",
     "\x01\x1f\x7f", "%s $1 ? ; -- /* */", "x" * 100_000,
 ]
 

@@ -14,7 +14,8 @@ import pytest
 import awkward
 from certificates import Certificates
 from fleet import Fleet
-from pgsluice import Pgsluice, Postgres, free_port, secret, wait_until
+from pgsluice import (TOP, Pgsluice, Postgres, free_port, read, secret,
+                      wait_until)
 from road_tools import (GUIDE, TIME_LIMIT, Job, Road, blocks, connect,
                         upstream, upstream_text)
 
@@ -340,6 +341,16 @@ def test_the_guide_from_sqlite_to_a_served_request(
     assert cluster.rows('SELECT count(*) FROM "User"', database) == [["0"]]
     assert not cluster.rows(
         "SELECT datname FROM pg_database WHERE datname LIKE '%shadow%'")
+
+
+def test_the_readme_leads_to_the_app(tmp_path, cluster, database, pooler):
+    section = read(os.path.join(TOP, "README.md")).split(
+        "## From SQLite to Postgres")[1].split("\n## ")[0]
+    first, *lines = re.findall(r"^    (.*)$", section, re.MULTILINE)
+    assert first.startswith("cp -r doc/examples/vercel-prisma ")
+    road = Road(tmp_path / "app", pooler.url(database))
+    said = road.run_script("\n".join(lines))
+    assert "ok  send, read, upload record" in said
 
 
 def test_the_workflow_migrates_deploys_and_can_go_back(
