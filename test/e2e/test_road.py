@@ -118,8 +118,9 @@ POOL = 15
 LONG = "60s"
 
 
+@pytest.mark.timeout(600)
 def test_three_hundred_functions_share_twenty_connections(
-        road, cluster, database, start, record_property):
+        road, cluster, database, start, measured):
     pooler = start(Pgsluice, cluster, default_pool_size=POOL, databases={
         "*": f"host=127.0.0.1 port={cluster.port}"}, workers=2,
         idle_transaction_timeout=LONG)
@@ -175,13 +176,13 @@ def test_three_hundred_functions_share_twenty_connections(
     # What was answered is there, and there once: clientId is unique.
     there = cluster.rows('SELECT "clientId" FROM "Message"', database)
     assert set(fleet.stored) <= {row[0] for row in there}
-    record_property("requests", len(fleet.times))
-    for share in (50, 99):
-        record_property(f"p{share}_ms", fleet.percentile(share / 100))
+    measured(requests=len(fleet.times), p50_ms=fleet.percentile(0.5),
+             p99_ms=fleet.percentile(0.99))
 
 
+@pytest.mark.timeout(600)
 def test_without_pgsluice_the_same_functions_fail(
-        road, cluster, database, record_property):
+        road, cluster, database, measured):
     session = add_session(cluster, database)
     with Fleet(road, cluster.url(database), session, 1) as fleet:
         fleet.start()
@@ -189,13 +190,12 @@ def test_without_pgsluice_the_same_functions_fail(
     reasons = re.findall(r"too many clients|remaining connection slots",
                          " ".join(fleet.errors))
     assert reasons, fleet.errors[:5]
-    record_property("requests", len(fleet.times))
-    record_property("failed", len(fleet.errors))
-    record_property("how", reasons[0])
+    measured(requests=len(fleet.times), failed=len(fleet.errors),
+             because=reasons[0])
 
 
 def test_a_hundred_thousand_messages_though_interrupted(
-        road, cluster, database, tmp_path, record_property):
+        road, cluster, database, tmp_path, measured):
     file = str(tmp_path / "large.db")
     awkward.create(file, road.path("prisma", "migrations-sqlite"),
                    messages=100_000)
@@ -212,7 +212,7 @@ def test_a_hundred_thousand_messages_though_interrupted(
 
     began = time.monotonic()
     road.copy(file)
-    record_property("seconds", round(time.monotonic() - began, 1))
+    measured(seconds=round(time.monotonic() - began, 1))
     assert every_row(file, cluster, database) > 100_000
 
 
