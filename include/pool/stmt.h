@@ -38,6 +38,7 @@ void stmt_unref(struct stmt *stmt);	/* takes NULL */
 /* Its name on servers; NUL-terminated. Returns the length. */
 size_t stmt_name(const struct stmt *stmt, char name[STMT_NAME_MAX]);
 struct span stmt_sql(const struct stmt *stmt);
+struct span stmt_tail(const struct stmt *stmt);	/* ... and its types */
 
 /* A client's names. All zeroes is empty. */
 struct stmt_names {

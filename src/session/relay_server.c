@@ -340,6 +340,7 @@ reply_error(struct reply *reply, const struct frame *frame)
 			server_own_query_failed(server, &fields);
 		return REPLY_SWALLOW;
 	}
+	head->discards = false;		/* what is put back now is told */
 	/* A Parse of the unnamed statement begins with dropping the last one:
 	 * if it fails there is none. */
 	stmt_unref(head->unnamed_was);

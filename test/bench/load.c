@@ -644,7 +644,8 @@ parse_options(int argc, char **argv)
 	}
 	if (argc - optind != 2)
 		errx(2, "usage: load [-q] [-n CLIENTS] [-p PARALLEL] "
-		    "[-s KINDS] [-t PACE_MS] hold|busy|work|churn|burst CONNINFO");
+		    "[-s KINDS] [-t PACE_MS] hold|busy|work|churn|burst "
+		    "CONNINFO");
 	choose_mode(argv[optind]);
 	conninfo = argv[optind + 1];
 }
