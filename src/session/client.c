@@ -307,6 +307,7 @@ static void
 client_refuse(struct client *client, enum ending ending, const char *detail)
 {
 	client->begin_failed = client->begin != NULL;
+	migrant_client_refused(client, ending);
 	if (client->state == CLIENT_WAITING) {
 		pool_leave(client->pool, &client->wait);
 		guard_leave(client);

@@ -322,6 +322,18 @@ migrant_client_gone(struct client *client)
 	    "went away while it waited" : NULL);
 }
 
+void
+migrant_client_refused(struct client *client, enum ending ending)
+{
+	struct migrant *migrant = client->migrant;
+
+	if (migrant == NULL || client->server != NULL)
+		return;
+	migrant_destroy(migrant, client_target(client), "refused",
+	    ending_row(ending)->text);
+	stream_resume(&client->s, PAUSE_MIGRATION);
+}
+
 /*
  * Waiting.
  */
@@ -370,8 +382,6 @@ migrant_refuse(struct migrant *migrant, enum ending ending)
 		migration_settle(&migrant->who, &news);
 		migrant_obey(migrant->worker, client_target(client), &news);
 	} else {
-		migrant_destroy(migrant, client_target(client), "refused",
-		    ending_row(ending)->text);
 		client_end(client, ending, NULL);
 	}
 	if (client->state < CLIENT_CLOSING)
