@@ -408,6 +408,8 @@ migrant_parked_timer(struct migrant *migrant)
 		migrant_refuse(migrant, END_MIGRATION_WAIT);
 		return;
 	}
+	/* It is no client's fault that it does nothing meanwhile. */
+	migrant->client->idle_us = clock_us();
 	/* It may be let in as a companion by now. */
 	if (migration_may_enter(&migrant->who, migrant_reserve(migrant)))
 		stream_resume(&migrant->client->s, PAUSE_MIGRATION);
@@ -728,6 +730,7 @@ migrant_stir(struct client *client)
 		return true;
 	if (!hold_stir(client->pool)) {
 		migration_count_held(client_target(client));
+		client->idle_us = clock_us();
 		stream_pause(&client->s, PAUSE_MIGRATION);
 		return false;
 	}
