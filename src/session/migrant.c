@@ -681,8 +681,10 @@ migrant_query_ended(struct client *client)
 	const struct server *server = client->server;
 	struct migration_news news = { 0 };
 
-	if (server->owed.count == 0)
-		migrant->who.idle_us = clock_us();
+	/* What has ended may be what was asked before the DDL. */
+	if (server->owed.count > 0)
+		return;
+	migrant->who.idle_us = clock_us();
 	if (server->status != 'I' || migrant->who.place != MIGRATOR_IN)
 		return;
 	migration_settle(&migrant->who, &news);
