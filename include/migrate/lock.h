@@ -74,6 +74,7 @@ enum migration_answer {
 
 /* The database's; made at its first use. NULL: out of memory. */
 struct migration *migration_of(struct target *target);
+struct target *migration_target(const struct migration *migration);
 
 /*
  * This client is a migrator, or does what one does. PASS: it is in, alone or

@@ -192,6 +192,12 @@ migration_of(struct target *target)
 	return migration;
 }
 
+struct target *
+migration_target(const struct migration *migration)
+{
+	return migration->target;
+}
+
 /*
  * Records.
  */

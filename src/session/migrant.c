@@ -90,6 +90,14 @@ client_target(const struct client *client)
 	return atomic_load(&client->pool->target);
 }
 
+/* The database that it migrates: a RELOAD may have led its pool to another one
+ * meanwhile. */
+static struct target *
+migrant_target(const struct migrant *migrant)
+{
+	return migration_target(migrant->who.migration);
+}
+
 /* The database's name, as Postgres knows it. */
 static struct span
 client_dbname(const struct client *client)
@@ -178,20 +186,28 @@ migrant_obey(struct worker *worker, struct target *target,
 	if (!news->released)
 		return;
 	workers_post(held_go_on_run, NULL);
-	while ((pool = hold_next_pool(target, pool)) != NULL)
-		worker_kick_pool(worker, pool);
+	/* All pools: one that a RELOAD has led to another database meanwhile
+	 * has clients that wait because of the hold, too. */
+	while ((pool = pool_next(pool)) != NULL)
+		if (!atomic_load(&pool->target)->held)
+			worker_kick_pool(worker, pool);
 }
 
-void
-migrant_look(struct worker *worker, struct pool *pool)
+static void
+target_look(struct worker *worker, struct target *target)
 {
-	struct target *target = atomic_load(&pool->target);
 	struct migration_news news = { 0 };
 
 	if (!target->draining)
 		return;
 	migration_look(target, &news);
 	migrant_obey(worker, target, &news);
+}
+
+void
+migrant_look(struct worker *worker, struct pool *pool)
+{
+	target_look(worker, atomic_load(&pool->target));
 }
 
 /*
@@ -247,10 +263,11 @@ migrant_create(struct client *client, const struct tool *tool)
 
 /* It leaves the lock, from wherever it stands, and is freed. */
 static void
-migrant_destroy(struct migrant *migrant, struct target *target,
-    const char *outcome, const char *error)
+migrant_destroy(struct migrant *migrant, const char *outcome,
+    const char *error)
 {
 	struct worker *worker = migrant->worker;
+	struct target *target = migrant_target(migrant);
 	struct migration_news news = { 0 };
 
 	loop_timer_clear(&migrant->timer);
@@ -292,7 +309,7 @@ migrant_parted(struct client *client, struct server *server)
 	migrant->client = NULL;
 	/* The app is not made to wait for how it ends. */
 	migration_settle(&migrant->who, &news);
-	migrant_obey(migrant->worker, client_target(client), &news);
+	migrant_obey(migrant->worker, migrant_target(migrant), &news);
 }
 
 void
@@ -306,8 +323,8 @@ migrant_server_gone(struct server *server)
 	check(migrant->client == NULL);
 	if (server->last_words != NULL)
 		migrant->error = server->last_words;
-	migrant_destroy(migrant, atomic_load(&server->pool->target),
-	    migrant->error == NULL ? "done" : "failed", migrant->error);
+	migrant_destroy(migrant, migrant->error == NULL ? "done" : "failed",
+	    migrant->error);
 }
 
 void
@@ -317,7 +334,7 @@ migrant_client_gone(struct client *client)
 
 	if (migrant == NULL)
 		return;
-	migrant_destroy(migrant, client_target(client), "gone",
+	migrant_destroy(migrant, "gone",
 	    migrant->who.place == MIGRATOR_IN_LINE ?
 	    "went away while it waited" : NULL);
 }
@@ -329,8 +346,7 @@ migrant_client_refused(struct client *client, enum ending ending)
 
 	if (migrant == NULL || client->server != NULL)
 		return;
-	migrant_destroy(migrant, client_target(client), "refused",
-	    ending_row(ending)->text);
+	migrant_destroy(migrant, "refused", ending_row(ending)->text);
 	stream_resume(&client->s, PAUSE_MIGRATION);
 }
 
@@ -380,7 +396,7 @@ migrant_refuse(struct migrant *migrant, enum ending ending)
 	if (client->server != NULL) {
 		migrant->refusal = ending;
 		migration_settle(&migrant->who, &news);
-		migrant_obey(migrant->worker, client_target(client), &news);
+		migrant_obey(migrant->worker, migrant_target(migrant), &news);
 	} else {
 		client_end(client, ending, NULL);
 	}
@@ -442,7 +458,7 @@ migrant_timer(struct loop_timer *timer)
 	struct migration_limits limits = migrant_limits(migrant);
 	struct migration_news news = { 0 };
 	struct client *client = migrant->client;
-	struct pool *pool = client->pool;
+	struct target *target = migrant_target(migrant);
 	enum migration_answer answer;
 	uint64_t next_us;
 
@@ -451,7 +467,7 @@ migrant_timer(struct loop_timer *timer)
 		return;
 	}
 	next_us = migration_tick(&migrant->who, &limits, &answer, &news);
-	migrant_obey(migrant->worker, client_target(client), &news);
+	migrant_obey(migrant->worker, target, &news);
 	if (answer == MIGRATION_REFUSE) {
 		migrant_refuse(migrant, END_MIGRATION_DRAIN);
 		return;
@@ -462,7 +478,7 @@ migrant_timer(struct loop_timer *timer)
 		if (answer == MIGRATION_PASS)
 			stream_resume(&client->s, PAUSE_MIGRATION);
 		else
-			migrant_look(migrant->worker, pool);
+			target_look(migrant->worker, target);
 	}
 	if (next_us != 0)
 		migrant_arm(migrant, next_us);
@@ -598,7 +614,7 @@ migrant_sends_ddl(struct pass *pass, struct migrant *migrant,
 		return true;		/* it will not run */
 	answer = migration_ddl(&migrant->who, sql, &limits, &news);
 	next_us = migration_tick(&migrant->who, &limits, &ticked, &news);
-	migrant_obey(migrant->worker, client_target(pass->client), &news);
+	migrant_obey(migrant->worker, migrant_target(migrant), &news);
 	if (answer == MIGRATION_HOLD)
 		return migrant_wait(migrant, next_us);
 	if (next_us != 0)
@@ -625,8 +641,7 @@ migrant_put_refusal(struct pass *pass, const struct frame *frame,
 
 	migrant->refusal = 0;
 	if (migrant->who.place != MIGRATOR_IN)
-		migrant_destroy(migrant, client_target(pass->client), "refused",
-		    row->text);
+		migrant_destroy(migrant, "refused", row->text);
 	return frame->type == 'Q' ?
 	    pass_refuse_query(pass, frame, row->sqlstate, row->text, NULL) :
 	    pass_refuse_in_batch(pass, frame, row->sqlstate, row->text, NULL);
@@ -688,7 +703,7 @@ migrant_query_ended(struct client *client)
 	if (server->status != 'I' || migrant->who.place != MIGRATOR_IN)
 		return;
 	migration_settle(&migrant->who, &news);
-	migrant_obey(migrant->worker, client_target(client), &news);
+	migrant_obey(migrant->worker, migrant_target(migrant), &news);
 }
 
 bool
