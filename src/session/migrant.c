@@ -147,7 +147,8 @@ held_go_on_run(struct worker *worker, void *arg)
 	list_each(node, &worker->clients[CLIENT_ACTIVE]) {
 		struct client *client =
 		    container_of(node, struct client, node);
-		if (client->migrant == NULL)
+		/* One that stands in line asks again, and waits again. */
+		if (client->server == NULL || client->server->migrant == NULL)
 			stream_resume(&client->s, PAUSE_MIGRATION);
 	}
 	guard_go_on(worker);
@@ -730,8 +731,11 @@ migrant_rest(struct client *client)
 {
 	const struct server *server = client->server;
 
+	/* One that waits in the migration's line inside a transaction does
+	 * nothing either, until those are done who wait for it to. */
 	if (client->is_resting || server->migrant != NULL ||
-	    server->status != 'I' || server->owed.count > 0 ||
+	    (server->status != 'I' && client->migrant == NULL) ||
+	    server->owed.count > 0 ||
 	    server->owed.batch_open || client->relay.left > 0 ||
 	    server->relay.left > 0)
 		return;
