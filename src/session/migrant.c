@@ -160,6 +160,9 @@ cancel_stragglers_run(struct worker *worker, void *arg)
 {
 	struct target *target = arg;
 
+	/* They may have ended, and others begun. */
+	if (!target->draining)
+		return;
 	list_each(node, &worker->servers[SERVER_ACTIVE]) {
 		struct server *server =
 		    container_of(node, struct server, node);
@@ -681,7 +684,8 @@ migrant_takes(struct pass *pass, const struct frame *frame, uint32_t effects,
 	if (!migrant_is_told(client, migration, effects, sql, bind))
 		return false;
 	migrant = client->migrant;
-	migrant->who.migration = migration;
+	if (migrant->who.place == MIGRATOR_OUT)
+		migrant->who.migration = migration;
 	migrant->who.idle_us = 0;
 	migrant->waits = false;
 	if (migrant->refusal == 0)
