@@ -817,6 +817,9 @@ migration_console_lock(struct migration *migration, struct span database,
 {
 	struct migrator *who = NULL;
 
+	migration_lock();
+	console_expire(migration);
+	migration_unlock(migration);
 	migration_whom(migration, text, size);
 	migration_lock();
 	if (migration_holder(migration) == NULL)
