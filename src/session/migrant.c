@@ -619,6 +619,10 @@ migrant_sends_ddl(struct pass *pass, struct migrant *migrant,
 	answer = migration_ddl(&migrant->who, sql, &limits, &news);
 	next_us = migration_tick(&migrant->who, &limits, &ticked, &news);
 	migrant_obey(migrant->worker, migrant_target(migrant), &news);
+	if (answer == MIGRATION_HOLD && ticked == MIGRATION_REFUSE) {
+		migrant->refusal = END_MIGRATION_DRAIN;
+		next_us = clock_us();
+	}
 	if (answer == MIGRATION_HOLD)
 		return migrant_wait(migrant, next_us);
 	if (next_us != 0)
