@@ -118,8 +118,8 @@ is_bookkeeping(struct span name)
 {
 	static const char *const traces[] = {
 		"migrat", "schema_history", "changelog", "alembic",
-		"goose_db", "atlas_", "sequelizemeta", "prisma_",
-		"hdb_catalog", "nspname",
+		"goose_db", "atlas_schema", "sequelizemeta", "prisma_",
+		"drizzle", "hdb_catalog", "nspname",
 	};
 
 	for (size_t i = 0; i < sizeof(traces) / sizeof(traces[0]); i++)
@@ -238,6 +238,9 @@ next(struct scan *scan)
 		watch_call(scan);
 	if (scan->lex.token == TOKEN_WORD || scan->lex.token == TOKEN_NAME)
 		watch_name(scan);
+	else if (scan->lex.token == TOKEN_STRING &&
+	    scan->lex.text.len < 64 && is_bookkeeping(scan->lex.text))
+		scan->effects |= SQL_MIGRATION;	/* relname = 'alembic_version' */
 	watch_into(scan);
 	if (scan->may_have_block)
 		watch_block(scan);
