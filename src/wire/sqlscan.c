@@ -240,7 +240,8 @@ next(struct scan *scan)
 		watch_name(scan);
 	else if (scan->lex.token == TOKEN_STRING &&
 	    scan->lex.text.len < 64 && is_bookkeeping(scan->lex.text))
-		scan->effects |= SQL_MIGRATION;	/* relname = 'alembic_version' */
+		/* relname = 'alembic_version' */
+		scan->effects |= SQL_MIGRATION;
 	watch_into(scan);
 	if (scan->may_have_block)
 		watch_block(scan);
