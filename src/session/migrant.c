@@ -364,12 +364,21 @@ migrant_arm(struct migrant *migrant, uint64_t at_us)
 	loop_timer_set(migrant->worker->loop, &migrant->timer, at_us);
 }
 
+/* One that waits looks then, or sooner. */
+static void
+migrant_arm_waiting(struct migrant *migrant, uint64_t at_us)
+{
+	uint64_t look_us = clock_us() + LOOK_US;
+
+	migrant_arm(migrant, at_us != 0 && at_us < look_us ? at_us : look_us);
+}
+
 static bool
 migrant_wait(struct migrant *migrant, uint64_t look_us)
 {
 	migrant->waits = true;
 	stream_pause(&migrant->client->s, PAUSE_MIGRATION);
-	migrant_arm(migrant, look_us);
+	migrant_arm_waiting(migrant, look_us);
 	return false;
 }
 
@@ -484,12 +493,12 @@ migrant_timer(struct loop_timer *timer)
 		else
 			target_look(migrant->worker, target);
 	}
-	if (next_us != 0)
+	if (migrant->waits)
+		migrant_arm_waiting(migrant, next_us);
+	else if (next_us != 0)
 		migrant_arm(migrant, next_us);
-	else if (!migrant->waits)
-		migrant_idle_timer(migrant);
 	else
-		migrant_arm(migrant, clock_us() + LOOK_US);
+		migrant_idle_timer(migrant);
 }
 
 /*
