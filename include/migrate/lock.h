@@ -30,11 +30,12 @@ struct migrator {
 	const struct tool *tool;
 	unsigned worker;
 	uint64_t client_id;		/* 0: the console's */
-	bool is_firm;			/* it has not only looked */
+	/* Its own thread sets it. */
+	_Atomic bool is_firm;		/* it has not only looked */
 	bool wants_ddl;			/* a statement waits for the drain */
 	bool has_ddl;			/* in the transaction that it is in */
 	bool did_ddl;			/* ever */
-	bool is_aborted;		/* by the console */
+	_Atomic bool is_aborted;	/* by the console */
 	uint64_t since_us;		/* clock_us(), when its place began */
 	/* When it went idle; 0: it is at work. Its own thread sets it. */
 	_Atomic uint64_t idle_us;
@@ -74,6 +75,7 @@ enum migration_answer {
 
 /* The database's; made at its first use. NULL: out of memory. */
 struct migration *migration_of(struct target *target);
+struct target *migration_target(const struct migration *migration);
 
 /*
  * This client is a migrator, or does what one does. PASS: it is in, alone or

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/span.h"
+#include "session/ending.h"
 #include "session/pass.h"
 
 struct client;
@@ -46,6 +47,9 @@ void migrant_parted(struct client *client, struct server *server);
 void migrant_server_gone(struct server *server);
 /* The client goes, and has no server. */
 void migrant_client_gone(struct client *client);
+/* The statement for which it waits, be it for a server, gets this error: it
+ * stands in line no longer. */
+void migrant_client_refused(struct client *client, enum ending ending);
 /* A cancel for a client that has no server. False: it does not wait here. */
 bool migrant_cancelled(struct client *client);
 

@@ -256,8 +256,11 @@ detect_statement(struct span sql, struct span bind, struct span database,
 		tool = NULL;
 		if (is_lock(&lex)) {
 			sqllex_next(&lex);
-			if (sqllex_is_sign(&lex, '(') &&
-			    read_key(&lex, bind, &key))
+			bool is_key = sqllex_is_sign(&lex, '(') &&
+			    read_key(&lex, bind, &key);
+			sqllex_next(&lex);
+			/* Two numbers are another lock. */
+			if (is_key && !sqllex_is_sign(&lex, ','))
 				tool = tool_of_key(key, database);
 			reading = reading && tool == NULL;
 		} else {

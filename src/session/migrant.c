@@ -92,6 +92,14 @@ client_target(const struct client *client)
 	return atomic_load(&client->pool->target);
 }
 
+/* The database that it migrates: a RELOAD may have led its pool to another one
+ * meanwhile. */
+static struct target *
+migrant_target(const struct migrant *migrant)
+{
+	return migration_target(migrant->who.migration);
+}
+
 /* The database's name, as Postgres knows it. */
 static struct span
 client_dbname(const struct client *client)
@@ -141,7 +149,8 @@ held_go_on_run(struct worker *worker, void *arg)
 	list_each(node, &worker->clients[CLIENT_ACTIVE]) {
 		struct client *client =
 		    container_of(node, struct client, node);
-		if (client->migrant == NULL)
+		/* One that stands in line asks again, and waits again. */
+		if (client->server == NULL || client->server->migrant == NULL)
 			stream_resume(&client->s, PAUSE_MIGRATION);
 	}
 	guard_go_on(worker);
@@ -153,6 +162,9 @@ cancel_stragglers_run(struct worker *worker, void *arg)
 {
 	struct target *target = arg;
 
+	/* They may have ended, and others begun. */
+	if (!target->draining)
+		return;
 	list_each(node, &worker->servers[SERVER_ACTIVE]) {
 		struct server *server =
 		    container_of(node, struct server, node);
@@ -180,20 +192,28 @@ migrant_obey(struct worker *worker, struct target *target,
 	if (!news->released)
 		return;
 	workers_post(held_go_on_run, NULL);
-	while ((pool = hold_next_pool(target, pool)) != NULL)
-		worker_kick_pool(worker, pool);
+	/* All pools: one that a RELOAD has led to another database meanwhile
+	 * has clients that wait because of the hold, too. */
+	while ((pool = pool_next(pool)) != NULL)
+		if (!atomic_load(&pool->target)->held)
+			worker_kick_pool(worker, pool);
 }
 
-void
-migrant_look(struct worker *worker, struct pool *pool)
+static void
+target_look(struct worker *worker, struct target *target)
 {
-	struct target *target = atomic_load(&pool->target);
 	struct migration_news news = { 0 };
 
 	if (!target->draining)
 		return;
 	migration_look(target, &news);
 	migrant_obey(worker, target, &news);
+}
+
+void
+migrant_look(struct worker *worker, struct pool *pool)
+{
+	target_look(worker, atomic_load(&pool->target));
 }
 
 /*
@@ -292,10 +312,11 @@ migrant_create(struct client *client, const struct tool *tool)
 
 /* It leaves the lock, from wherever it stands, and is freed. */
 static void
-migrant_destroy(struct migrant *migrant, struct target *target,
-    const char *outcome, const char *error)
+migrant_destroy(struct migrant *migrant, const char *outcome,
+    const char *error)
 {
 	struct worker *worker = migrant->worker;
+	struct target *target = migrant_target(migrant);
 	struct migration_news news = { 0 };
 
 	loop_timer_clear(&migrant->timer);
@@ -342,7 +363,7 @@ migrant_parted(struct client *client, struct server *server)
 	migrant->client = NULL;
 	/* The app is not made to wait for how it ends. */
 	migration_settle(&migrant->who, &news);
-	migrant_obey(migrant->worker, client_target(client), &news);
+	migrant_obey(migrant->worker, migrant_target(migrant), &news);
 }
 
 void
@@ -358,7 +379,7 @@ migrant_server_gone(struct server *server)
 		migrant->error = server->last_words;
 	const char *outcome = migrant->error == NULL ? "done" : "failed";
 	migrant_run_after(migrant, server->pool, outcome);
-	migrant_destroy(migrant, atomic_load(&server->pool->target), outcome,
+	migrant_destroy(migrant, outcome,
 	    migrant->error);
 }
 
@@ -369,9 +390,20 @@ migrant_client_gone(struct client *client)
 
 	if (migrant == NULL)
 		return;
-	migrant_destroy(migrant, client_target(client), "gone",
+	migrant_destroy(migrant, "gone",
 	    migrant->who.place == MIGRATOR_IN_LINE ?
 	    "went away while it waited" : NULL);
+}
+
+void
+migrant_client_refused(struct client *client, enum ending ending)
+{
+	struct migrant *migrant = client->migrant;
+
+	if (migrant == NULL || client->server != NULL)
+		return;
+	migrant_destroy(migrant, "refused", ending_row(ending)->text);
+	stream_resume(&client->s, PAUSE_MIGRATION);
 }
 
 /*
@@ -384,12 +416,21 @@ migrant_arm(struct migrant *migrant, uint64_t at_us)
 	loop_timer_set(migrant->worker->loop, &migrant->timer, at_us);
 }
 
+/* One that waits looks then, or sooner. */
+static void
+migrant_arm_waiting(struct migrant *migrant, uint64_t at_us)
+{
+	uint64_t look_us = clock_us() + LOOK_US;
+
+	migrant_arm(migrant, at_us != 0 && at_us < look_us ? at_us : look_us);
+}
+
 static bool
 migrant_wait(struct migrant *migrant, uint64_t look_us)
 {
 	migrant->waits = true;
 	stream_pause(&migrant->client->s, PAUSE_MIGRATION);
-	migrant_arm(migrant, look_us);
+	migrant_arm_waiting(migrant, look_us);
 	return false;
 }
 
@@ -420,10 +461,8 @@ migrant_refuse(struct migrant *migrant, enum ending ending)
 	if (client->server != NULL) {
 		migrant->refusal = ending;
 		migration_settle(&migrant->who, &news);
-		migrant_obey(migrant->worker, client_target(client), &news);
+		migrant_obey(migrant->worker, migrant_target(migrant), &news);
 	} else {
-		migrant_destroy(migrant, client_target(client), "refused",
-		    ending_row(ending)->text);
 		client_end(client, ending, NULL);
 	}
 	if (client->state < CLIENT_CLOSING)
@@ -450,6 +489,8 @@ migrant_parked_timer(struct migrant *migrant)
 		migrant_refuse(migrant, END_MIGRATION_WAIT);
 		return;
 	}
+	/* It is no client's fault that it does nothing meanwhile. */
+	migrant->client->idle_us = clock_us();
 	/* It may be let in as a companion by now. */
 	if (migration_may_enter(&migrant->who, migrant_reserve(migrant)))
 		stream_resume(&migrant->client->s, PAUSE_MIGRATION);
@@ -484,7 +525,7 @@ migrant_timer(struct loop_timer *timer)
 	struct migration_limits limits = migrant_limits(migrant);
 	struct migration_news news = { 0 };
 	struct client *client = migrant->client;
-	struct pool *pool = client->pool;
+	struct target *target = migrant_target(migrant);
 	enum migration_answer answer;
 	uint64_t next_us;
 
@@ -493,7 +534,7 @@ migrant_timer(struct loop_timer *timer)
 		return;
 	}
 	next_us = migration_tick(&migrant->who, &limits, &answer, &news);
-	migrant_obey(migrant->worker, client_target(client), &news);
+	migrant_obey(migrant->worker, target, &news);
 	if (answer == MIGRATION_REFUSE) {
 		migrant_refuse(migrant, END_MIGRATION_DRAIN);
 		return;
@@ -504,14 +545,14 @@ migrant_timer(struct loop_timer *timer)
 		if (answer == MIGRATION_PASS)
 			stream_resume(&client->s, PAUSE_MIGRATION);
 		else
-			migrant_look(migrant->worker, pool);
+			target_look(migrant->worker, target);
 	}
-	if (next_us != 0)
+	if (migrant->waits)
+		migrant_arm_waiting(migrant, next_us);
+	else if (next_us != 0)
 		migrant_arm(migrant, next_us);
-	else if (!migrant->waits)
-		migrant_idle_timer(migrant);
 	else
-		migrant_arm(migrant, clock_us() + LOOK_US);
+		migrant_idle_timer(migrant);
 }
 
 /*
@@ -609,19 +650,6 @@ migrant_is_told(struct client *client, struct migration *migration,
 	return true;
 }
 
-/* It waits inside of a transaction that somebody else's DDL shall not wait for.
- */
-static void
-migrant_rest_parked(struct client *client)
-{
-	if (client->server == NULL || client->server->status == 'I' ||
-	    client->is_resting)
-		return;
-	client->is_resting = true;
-	hold_rest(client->pool);
-	migrant_look(client->worker, client->pool);
-}
-
 /* Does it enter, or wait? Without a server it gets one of its own later. */
 static bool
 migrant_enters(struct migrant *migrant)
@@ -632,7 +660,6 @@ migrant_enters(struct migrant *migrant)
 	    migration_claim(migrant->who.migration, &migrant->who,
 	    migrant_reserve(migrant)) == MIGRATION_PARK) {
 		migrant_tell_parked(migrant);
-		migrant_rest_parked(client);
 		return migrant_wait(migrant, clock_us() + LOOK_US);
 	}
 	migrant->told = false;
@@ -685,7 +712,11 @@ migrant_sends_ddl(struct pass *pass, struct migrant *migrant,
 		return true;		/* it will not run */
 	answer = migration_ddl(&migrant->who, sql, &limits, &news);
 	next_us = migration_tick(&migrant->who, &limits, &ticked, &news);
-	migrant_obey(migrant->worker, client_target(pass->client), &news);
+	migrant_obey(migrant->worker, migrant_target(migrant), &news);
+	if (answer == MIGRATION_HOLD && ticked == MIGRATION_REFUSE) {
+		migrant->refusal = END_MIGRATION_DRAIN;
+		next_us = clock_us();
+	}
 	if (answer == MIGRATION_HOLD)
 		return migrant_wait(migrant, next_us);
 	if (next_us != 0)
@@ -712,8 +743,7 @@ migrant_put_refusal(struct pass *pass, const struct frame *frame,
 
 	migrant->refusal = 0;
 	if (migrant->who.place != MIGRATOR_IN)
-		migrant_destroy(migrant, client_target(pass->client), "refused",
-		    row->text);
+		migrant_destroy(migrant, "refused", row->text);
 	return frame->type == 'Q' ?
 	    pass_refuse_query(pass, frame, row->sqlstate, row->text, NULL) :
 	    pass_refuse_in_batch(pass, frame, row->sqlstate, row->text, NULL);
@@ -764,7 +794,8 @@ migrant_takes(struct pass *pass, const struct frame *frame, uint32_t effects,
 	if (!migrant_is_told(client, migration, effects, sql, bind))
 		return false;
 	migrant = client->migrant;
-	migrant->who.migration = migration;
+	if (migrant->who.place == MIGRATOR_OUT)
+		migrant->who.migration = migration;
 	migrant->who.idle_us = 0;
 	migrant->waits = false;
 	if (migrant->refusal == 0 &&
@@ -783,12 +814,14 @@ migrant_query_ended(struct client *client)
 	const struct server *server = client->server;
 	struct migration_news news = { 0 };
 
-	if (server->owed.count == 0)
-		migrant->who.idle_us = clock_us();
+	/* What has ended may be what was asked before the DDL. */
+	if (server->owed.count > 0)
+		return;
+	migrant->who.idle_us = clock_us();
 	if (server->status != 'I' || migrant->who.place != MIGRATOR_IN)
 		return;
 	migration_settle(&migrant->who, &news);
-	migrant_obey(migrant->worker, client_target(client), &news);
+	migrant_obey(migrant->worker, migrant_target(migrant), &news);
 }
 
 bool
@@ -818,8 +851,11 @@ migrant_rest(struct client *client)
 {
 	const struct server *server = client->server;
 
+	/* One that waits in the migration's line inside a transaction does
+	 * nothing either, until those are done who wait for it to. */
 	if (client->is_resting || server->migrant != NULL ||
-	    server->status != 'I' || server->owed.count > 0 ||
+	    (server->status != 'I' && client->migrant == NULL) ||
+	    server->owed.count > 0 ||
 	    server->owed.batch_open || client->relay.left > 0 ||
 	    server->relay.left > 0)
 		return;
@@ -835,6 +871,7 @@ migrant_stir(struct client *client)
 		return true;
 	if (!hold_stir(client->pool)) {
 		migration_count_held(client_target(client));
+		client->idle_us = clock_us();
 		stream_pause(&client->s, PAUSE_MIGRATION);
 		return false;
 	}

@@ -118,8 +118,8 @@ is_bookkeeping(struct span name)
 {
 	static const char *const traces[] = {
 		"migrat", "schema_history", "changelog", "alembic",
-		"goose_db", "atlas_", "sequelizemeta", "prisma_",
-		"hdb_catalog", "nspname",
+		"goose_db", "atlas_schema", "sequelizemeta", "prisma_",
+		"drizzle", "hdb_catalog", "nspname",
 	};
 
 	for (size_t i = 0; i < sizeof(traces) / sizeof(traces[0]); i++)

@@ -635,6 +635,8 @@ words_are_found_at_every_offset(void **state)
 		{ " hdb_catalog.x", SQL_MIGRATION },
 		{ " \"SequeliZEMeta\"", SQL_MIGRATION },
 		{ " priSMa_contract.x", SQL_MIGRATION },
+		{ " atlas_sChema_revisions", SQL_MIGRATION },
+		{ " drizZle.x", SQL_MIGRATION },
 		{ " nsPName", SQL_MIGRATION },
 		{ " INTO tEMp t", SQL_TEMP },
 		{ " pG_TeMP.t", SQL_TEMP },
