@@ -31,8 +31,8 @@ enum conf_binding { BINDING_PREFER, BINDING_REQUIRE, BINDING_DISABLE };
  * The options: one row each in options.def,
  *   X(TYPE, name, default, min, max, when, help)
  * TYPE gives the field: BOOL bool name; INT and OCTAL int name; DURATION
- * and DURATION_MS uint64_t name_us; SIZE uint64_t name_bytes; TEXT char *name
- * (never NULL); the enums int name. `when` is RELOAD or RESTART.
+ * and DURATION_MS uint64_t name_us; SIZE uint64_t name_bytes; TEXT and COMMAND
+ * char *name (never NULL); the enums int name. `when` is RELOAD or RESTART.
  */
 struct conf_options {
 #define FIELD_BOOL(name)	bool name;
@@ -42,6 +42,7 @@ struct conf_options {
 #define FIELD_OCTAL(name)	int name;
 #define FIELD_SIZE(name)	uint64_t name##_bytes;
 #define FIELD_TEXT(name)	char *name;
+#define FIELD_COMMAND(name)	char *name;
 #define FIELD_POOL_MODE(name)	int name;
 #define FIELD_AUTH_TYPE(name)	int name;
 #define FIELD_SSLMODE(name)	int name;
@@ -84,6 +85,11 @@ struct conf_database {
 	int channel_binding;		/* enum conf_binding, to servers */
 	bool migrate;			/* every client of it is a migrator */
 	uint64_t own;			/* which keys the entry itself set */
+	/* What it is for databases that clients create through it; NULL: none
+	 * has asked (conf_find_created). In that one is_created is set, and
+	 * dbname is NULL. */
+	_Atomic(struct conf_database *) created;
+	bool is_created;
 };
 
 /* A [users] entry; -1 / UINT64_MAX: not set, the wider setting holds. */
@@ -137,6 +143,18 @@ void conf_unref(struct conf *conf);
 /* The entry of this name, else the fallback, else NULL. */
 const struct conf_database *conf_find_database(const struct conf *conf,
     struct span name);
+/* Only its own entry; NULL: none. */
+const struct conf_database *conf_find_own_database(const struct conf *conf,
+    struct span name);
+/*
+ * The entry for a database that a client has created through the entry
+ * `through`: the same hosts, users and limits, but for the database that is
+ * asked for, and with no servers that nobody uses (min_pool_size). It lives as
+ * long as the snapshot. Any thread. NULL: out of memory, or there is no
+ * `through`.
+ */
+const struct conf_database *conf_find_created(const struct conf *conf,
+    struct span through);
 const struct conf_user *conf_find_user(const struct conf *conf,
     struct span name);			/* NULL = no entry */
 

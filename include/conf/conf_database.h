@@ -11,6 +11,8 @@
 /* NULL: out of memory. The destroyers take NULL and half-built objects. */
 struct conf_database *conf_database_create(struct span name);
 struct conf_database *conf_database_copy(const struct conf_database *from);
+/* Its `created`, made if need be; any thread. NULL: out of memory. */
+struct conf_database *conf_database_created(struct conf_database *database);
 void conf_database_destroy(struct conf_database *database);
 
 /*

@@ -14,6 +14,7 @@ enum conf_type {
 	CONF_SIZE,
 	CONF_TEXT,			/* never NULL */
 	CONF_TEXT_OR_NONE,		/* NULL where the text is empty */
+	CONF_COMMAND,			/* for words_split(), or empty */
 	CONF_POOL_MODE, CONF_AUTH_TYPE, CONF_SSLMODE, CONF_LOG_FORMAT,
 	CONF_MIGRATION_LOCK, CONF_ON_DRAIN_TIMEOUT, CONF_DDL_HOLD,
 	CONF_BALANCE,			/* round-robin | disable: a bool */

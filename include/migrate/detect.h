@@ -3,6 +3,7 @@
 #define MIGRATE_DETECT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/span.h"
@@ -40,7 +41,8 @@ const struct tool *tool_of(enum tool_id id);
 /* How sure a statement makes us. */
 enum detected {
 	DETECTED_NOTHING,
-	DETECTED_READING,	/* it looks at the books: so does a status page */
+	DETECTED_READING,	/* it looks at the books, as a status page
+				 * may */
 	DETECTED_WRITING,	/* it takes the lock, or writes */
 };
 
@@ -53,6 +55,14 @@ enum detected detect_statement(struct span sql, struct span bind,
     struct span database, const struct tool **ret_tool);
 /* By its application_name; NULL: none that is known. */
 const struct tool *detect_application(struct span application_name);
+/*
+ * The tables and views that the DDL in a text names, each with a NUL behind
+ * it, as they are spelled between quotes and without their schemas; as many as
+ * fit. What it writes is added to the `len` bytes that are there already.
+ */
+size_t detect_names(struct span sql, char *names, size_t len, size_t size);
+/* Does one of them stand in this text? */
+bool detect_mentions(struct span sql, struct span names);
 /*
  * A text with SQL_BLOCKS: would others have to wait for a table that is not
  * the tool's own books?

@@ -44,7 +44,7 @@ struct migrator {
 
 /* Times, 0 = without limit where that makes sense; microseconds. */
 struct migration_limits {
-	uint64_t hold_us;		/* traffic is held no longer than that */
+	uint64_t hold_us;		/* traffic is held no longer */
 	uint64_t drain_us;		/* then what on_timeout says */
 	enum migration_on_timeout {
 		MIGRATION_PROCEED, MIGRATION_ABORT, MIGRATION_CANCEL,
@@ -96,8 +96,10 @@ void migration_leave(struct migrator *who, const char *outcome,
     const char *error, struct migration_news *news);
 
 /* A statement that others have to wait for is about to be sent. */
-enum migration_answer migration_ddl(struct migrator *who,
+enum migration_answer migration_ddl(struct migrator *who, struct span sql,
     const struct migration_limits *limits, struct migration_news *news);
+/* While target->guarded: would this statement wait for the DDL that runs? */
+bool migration_guards(struct target *target, struct span sql);
 /* One that nobody has to wait for. */
 void migration_count_ddl(struct migrator *who);
 /* Its transaction is over, for good or not; or it does not want to send what

@@ -52,6 +52,8 @@ struct ask *ask_create(struct loop *loop, const struct ask_settings *settings);
 /* Open questions are answered ASK_UNREACHABLE first; none may be asked from
  * there. May be called from `answered`. Takes NULL. */
 void ask_destroy(struct ask *ask);
+/* Has it no question to answer? */
+bool ask_is_at_rest(const struct ask *ask);
 /* Up to 16 parameters, as texts; NULL is SQL's. `answered` runs once, on the
  * loop's thread, and not before this returns (but when out of memory). */
 void ask_query(struct ask *ask, const char *sql, unsigned param_count,

@@ -54,6 +54,7 @@ struct loop {
 	struct list ready;		/* streams with something due */
 	struct list tasks;		/* for the end of this turn */
 	struct list later;		/* ... of the next one */
+	struct list commands;		/* that run */
 	struct tls_room *tls_room;	/* NULL until TLS is first used */
 	int hangup_fd;			/* -1 until a stream is fully paused */
 	struct event hangup_event;
@@ -88,6 +89,9 @@ void stream_run_ready(struct loop *loop);
 bool hangup_watch(struct stream *s);	/* false: no memory, no fds */
 void hangup_forget(struct stream *s);
 void hangup_finish(struct loop *loop);
+
+/* command.c, for loop.c: none of the loop's runs any more. */
+void command_finish(struct loop *loop);
 
 /*
  * stream.c, for tls.c. stream_write_raw() hands bytes to the kernel or to the

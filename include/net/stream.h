@@ -29,6 +29,8 @@ enum stream_pause {
 	PAUSE_ANSWER    = 1 << 5,	/* an answer is being put together */
 	PAUSE_SUSPENDED = 1 << 6,	/* console: SUSPEND */
 	PAUSE_MIGRATION = 1 << 7,	/* a migration is under way */
+	PAUSE_AGAIN     = 1 << 8,	/* it will be given back what it said */
+	PAUSE_DATABASE  = 1 << 9,	/* idle servers are closed first */
 };
 
 /* How a stream ended. */
@@ -141,6 +143,9 @@ void stream_resume(struct stream *s, enum stream_pause why);
 bool stream_is_paused(const struct stream *s);
 /* Offers what is held, now, if not paused. Not from inside its own on_data. */
 void stream_pump(struct stream *s);
+/* Bytes that were consumed come back, in front of what is held. Not from
+ * inside its own on_data. */
+void stream_unread(struct stream *s, const char *at, size_t len);
 
 /* Moving an idle stream to another loop: detach on the old thread, attach on
  * the new one. Nothing may be held or queued. Inside its own on_data that

@@ -100,6 +100,8 @@ struct pool {
 	struct list all;		/* in the directory, oldest first */
 	_Atomic uint64_t epoch;		/* RECONNECT: servers of older epochs
 					 * are closed when they are free */
+	_Atomic bool is_created;	/* a client has made its database
+					 * (pool/created.h) */
 	char *database, *user;
 	struct pool_quota *database_quota, *user_quota;
 	_Atomic(struct target *) target; /* where it leads to */
@@ -114,6 +116,7 @@ struct pool {
 	struct list line;		/* pool_wait.node, oldest first */
 	unsigned waiting;		/* length of the line */
 	_Atomic unsigned servers;	/* opening, in use, idle, closing */
+	_Atomic unsigned migrating;	/* set aside for migrators */
 	_Atomic unsigned pinned;	/* tied to a client by session state */
 	_Atomic unsigned audits;	/* counts up to state_audit */
 	unsigned opening;
@@ -140,6 +143,9 @@ struct pool *pool_get(struct conf *conf, const struct conf_database *db,
 struct pool *pool_next(struct pool *after);	/* NULL = first / end */
 /* Hands a new configuration to all pools. */
 void pools_configure(struct conf *conf);
+/* Another entry may lead to this one now. `conf` is in force if there was no
+ * pools_configure() yet. */
+void pool_configure_again(struct pool *pool, struct conf *conf);
 struct pool_quota *pool_quota_find(struct span name, bool of_user);
 /* A database's, made if nobody has used it yet. NULL: out of memory. */
 struct pool_quota *pool_quota_get(struct span database);
@@ -152,6 +158,7 @@ enum pool_mode pool_mode(const struct pool *pool);
 /* A client logged in or left. */
 void pool_client_joined(struct pool *pool, unsigned worker);
 void pool_client_left(struct pool *pool, unsigned worker);
+unsigned pool_clients(const struct pool *pool);
 
 enum pool_taken {
 	POOL_GOT,		/* *ret_server, off the idle list */

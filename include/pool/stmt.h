@@ -8,15 +8,27 @@
 #include "base/map.h"
 #include "base/span.h"
 
+struct stmt_types {
+	uint32_t len;
+	char text[];			/* count, oids */
+};
+
 /*
  * A statement: the text and parameter types of a Parse message. Equal ones
- * are one object for the whole process. Immutable; any thread.
+ * are one object for the whole process. Immutable but for `shape` and `types`,
+ * which are set once; any thread.
  */
 struct stmt {
 	_Atomic unsigned refs;
 	struct hash_node by_text;
 	uint64_t id;			/* never used again */
-	uint64_t context;		/* see stmt_intern() */
+	uint64_t context, epoch;	/* see stmt_intern() */
+	_Atomic uint64_t shape;		/* as clients know it: of its first
+					 * description; 0 = not described.
+					 * session/plans.c */
+	/* The types that its parameters were found to have, as at the end of
+	 * `tail`; NULL = not described, or none. */
+	_Atomic(struct stmt_types *) types;
 	uint32_t effects;		/* wire/sqlscan's set */
 	uint32_t len;
 	char tail[];			/* query NUL, count, type oids */
@@ -27,17 +39,22 @@ struct stmt {
 
 /*
  * `tail` is a Parse body behind the statement's name. `context` tells texts
- * apart that mean different things: a hash of the search_path that the client
- * has set, 0 = none. (Postgres keeps a prepared statement when the path
- * changes but refuses to run it if its columns would.) +1 reference, NULL: out
- * of memory.
+ * apart that mean different things: a hash of where they are run, and of the
+ * search_path that the client has set. (Postgres keeps a prepared statement
+ * when the path changes but refuses to run it if its columns would.) `epoch`
+ * does the same for what changes with time. +1 reference, NULL: out of memory.
  */
-struct stmt *stmt_intern(struct span tail, uint64_t context);
+struct stmt *stmt_intern(struct span tail, uint64_t context, uint64_t epoch);
 struct stmt *stmt_ref(struct stmt *stmt);
 void stmt_unref(struct stmt *stmt);	/* takes NULL */
 /* Its name on servers; NUL-terminated. Returns the length. */
 size_t stmt_name(const struct stmt *stmt, char name[STMT_NAME_MAX]);
 struct span stmt_sql(const struct stmt *stmt);
+/* Those types, unless they are set. */
+void stmt_set_types(struct stmt *stmt, struct span types);
+/* The same statement with those types given in the Parse; in this epoch. +1
+ * reference; NULL: out of memory, or there are none. */
+struct stmt *stmt_with_types(const struct stmt *stmt, uint64_t epoch);
 
 /* A client's names. All zeroes is empty. */
 struct stmt_names {
@@ -50,6 +67,9 @@ struct stmt *stmt_names_get(const struct stmt_names *names,
  * former one to *ret_was (may be NULL there). False: out of memory. */
 bool stmt_names_set(struct stmt_names *names, struct span name,
     struct stmt *stmt, struct stmt **ret_was);
+/* Every name that stands for `was` stands for `stmt` from now on. */
+void stmt_names_replace(struct stmt_names *names, const struct stmt *was,
+    struct stmt *stmt);
 /* The client's name for the statement that servers know as `server_name`;
  * server_name itself when it has none. */
 struct span stmt_names_of(const struct stmt_names *names,
@@ -64,6 +84,11 @@ struct stmt_cache {
 };
 void stmt_cache_init(struct stmt_cache *cache);
 bool stmt_cache_has(struct stmt_cache *cache, const struct stmt *stmt);
+/* The same, and its shape on this server; 0 = it was not described there. */
+bool stmt_cache_shape(struct stmt_cache *cache, const struct stmt *stmt,
+    uint64_t *ret_shape);
+void stmt_cache_set_shape(struct stmt_cache *cache, const struct stmt *stmt,
+    uint64_t shape);
 /* Holds a reference of its own. False: out of memory. */
 bool stmt_cache_add(struct stmt_cache *cache, struct stmt *stmt);
 void stmt_cache_remove(struct stmt_cache *cache, const struct stmt *stmt);

@@ -23,6 +23,13 @@ struct target {
 	 * that run to end. */
 	_Atomic bool held;
 	_Atomic bool draining;
+	/* So many statements under way need it to be free of sessions, such as
+	 * DROP DATABASE: no server idles (session/database.c). */
+	_Atomic unsigned vacated;
+	/* Statements about some tables wait (session/guard.h), but for so
+	 * many that have been let through. */
+	_Atomic bool guarded;
+	_Atomic int guard_passed;
 };
 
 /* The one that this entry leads to, for clients that ask for `database`. Any

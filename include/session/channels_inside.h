@@ -18,11 +18,10 @@ struct hub_branch;
 /* Why a client may have missed something. */
 enum missed {
 	MISSED_HUB,
-	MISSED_FULL,
 	MISSED_ENCODING,
-	MISSED_REASONS,
+	MISSED_FULL,			/* all that comes, until what is held
+					 * has been told */
 };
-#define MISSED_NOTHING SIZE_MAX
 
 /* A channel, and those of this worker's clients that listen to it. */
 struct room {
@@ -46,6 +45,8 @@ struct seat {
 	bool marked;			/* the mark is on its way */
 	bool by_server;			/* what the server brings counts */
 	bool by_hub;			/* what the hub brings counts */
+	bool lost;			/* the mark may be; there is to be
+					 * another, and a NOTICE with it */
 	bool seen;			/* by the probe */
 };
 
@@ -63,9 +64,9 @@ struct channels {
 	struct list seats;
 	struct hash by_name;		/* the same */
 	struct loop_task task;		/* tells what is held */
-	struct buf held;		/* messages */
-	size_t missed_at[MISSED_REASONS]; /* there in `held` the client is to
-					 * be told; MISSED_NOTHING */
+	struct buf held;		/* messages; a NOTICE wherever something
+					 * is missing among them */
+	bool is_full;			/* MISSED_FULL, behind what is held */
 	bool foreign;			/* another client_encoding */
 	uint64_t serial;		/* of the last question, or mark */
 	struct own *own;		/* in the order of the commits */
@@ -91,8 +92,11 @@ struct seat *seat_find(const struct channels *channels, struct span name);
 /* Tells what is held, if this is the moment. */
 void channels_task(struct loop_task *task);
 /* The client's server does not bring anything any more, and perhaps did not
- * to the end: what the hub listens to is the hub's now. */
+ * to the end: what the hub listens to is the hub's from the next mark on. */
 void channels_take_over(struct channels *channels);
+/* Has the hub make the mark, for those which are lost and which no server
+ * brings. */
+void channels_mark_anew(struct channels *channels);
 /* From what comes next on, something is missing. */
 void channels_miss(struct channels *channels, enum missed why);
 /* What is held of this channel is not told any more, and copies of what was

@@ -12,6 +12,7 @@
 #include "session/relay.h"
 
 struct channels;
+struct database_step;
 struct migrant;
 struct tool;
 struct client_login;
@@ -42,6 +43,7 @@ struct client {
 	bool keeps_sequences;		/* it has asked for lastval() */
 	bool is_resting;		/* with a server, between two
 					 * transactions: pool/hold.h */
+	uint8_t repeated;		/* so many times, of this batch */
 	struct stream s;
 	struct worker *worker;
 	struct list node;		/* the worker's list of this state */
@@ -57,6 +59,8 @@ struct client {
 	struct stmt *unnamed;		/* the unnamed statement, or NULL */
 	struct stmt_names names;
 	struct channels *channels;	/* LISTEN; NULL = none */
+	struct database_step *database_step; /* CREATE DATABASE...; or NULL */
+	uint8_t guard;			/* enum guard; session/guard.h */
 	struct migrant *migrant;	/* it runs migrations; NULL = no */
 	const struct tool *migrates;	/* it has said so; NULL = no */
 	struct client_login *login;	/* only until logged in */

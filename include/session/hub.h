@@ -39,11 +39,18 @@ void hub_unsubscribe(struct hub *hub, const struct worker *from,
 
 /* The channel on which marks are sent, which nobody else knows. */
 struct span hub_mark_channel(void);
+/* "client serial": what a mark says. */
+void hub_put_mark(struct buf *out, uint64_t client_id, uint64_t serial);
+/* Has the hub notify itself of a mark, if it listens; else the client's worker
+ * hears of it when it does again (channels_resumed). False: out of memory. */
+bool hub_mark(struct hub *hub, uint64_t client_id, uint64_t serial);
 /* Writes `LISTEN "x";` or another word. */
 void hub_put_name(struct buf *out, const char *word, struct span name);
 
 /* PAUSE, RECONNECT: the connection is to be made anew. Any thread. */
 void hub_retire(struct pool *pool);
+/* Nobody is to be connected to its database who need not: on each worker. */
+void hub_vacate(struct pool *pool, const struct worker *here);
 
 /* The hub's server, which belongs to server.c and relay_server.c like any: */
 void hub_opened(struct server *server);		/* it is logged in */

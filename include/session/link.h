@@ -24,8 +24,9 @@ void link_retry(struct worker *worker, uint64_t client_id);
 bool link_refresh(struct client *client);
 /* The parameters that were tried alone are good. */
 void link_vars_accepted(struct server *server);
-/* A query of the client's has got its ReadyForQuery: times and counts. */
-void link_query_ended(struct client *client);
+/* A query of the client's has got its ReadyForQuery: times and counts. `sql`
+ * is the text that was kept for the log; or NULL. */
+void link_query_ended(struct client *client, const char *sql);
 /* Is the transaction over, and nothing under way in either direction? */
 bool link_is_over(const struct client *client);
 /* The transaction is over: both go their ways. */

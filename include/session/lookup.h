@@ -6,6 +6,7 @@
 
 struct conf;
 struct secret;
+struct target;
 struct worker;
 
 /* A question under way for one login. */
@@ -24,6 +25,8 @@ void lookup_start(struct worker *worker, const char *database,
     void *arg, struct lookup **ret_lookup);
 /* `found` is not to run any more. Takes NULL. */
 void lookup_cancel(struct lookup *lookup);
+/* Closes the worker's connection to this database that nobody waits for. */
+void lookup_vacate(struct worker *worker, const struct target *target);
 /* Closes the connections of a worker that is at its end. */
 void lookup_finish(struct worker *worker);
 

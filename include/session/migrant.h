@@ -20,6 +20,10 @@ struct worker;
  * tool, or NULL. After login. */
 const struct tool *migrant_declared(const struct client *client);
 
+/* Is it `pgsluice migrate`? Its connection is the lock, and says nothing for as
+ * long as its command is at work: no limit on idle clients is for it. */
+bool migrant_may_be_silent(const struct client *client);
+
 /*
  * A statement that the client's server is about to get, by the message at
  * hand: a Query, a Parse or a Bind. `bind` is a Bind's body behind its names,

@@ -30,7 +30,8 @@ enum owed_action {
 };
 
 /* What is to be undone if the server skips this message: a name of the
- * client's that was changed when the message was passed on. */
+ * client's that was changed when the message was passed on. (The unnamed
+ * statement has a place of its own in the entry.) */
 struct owed_change {
 	struct stmt *was;		/* NULL = the name was free */
 	uint32_t len;
@@ -45,10 +46,21 @@ struct owed_entry {
 	bool probe;			/* its rows are for session/state.c */
 	bool leaves;			/* UNLISTEN: for session/channels.c */
 	bool discards;			/* DISCARD ALL: puts parameters back */
-	bool unnamed;			/* PARSE of the unnamed statement */
+	bool unnamed;			/* changes the unnamed statement: a
+					 * PARSE, CLOSE or QUERY */
 	bool ends;			/* a COMMIT, or it may be one */
-	struct stmt *stmt;		/* PARSE, CLOSE of ours; a reference */
+	/* These are for session/plans.c: */
+	bool ddl, temp;			/* changes the schema; only its own */
+	bool refused;			/* BIND of a statement that is stale */
+	bool of_unnamed;		/* DESCRIBE of the unnamed statement */
+	bool of_portal;			/* ... of a portal with the statement */
+	bool again;			/* SYNC: the batch is to be repeated */
+	struct stmt *stmt;		/* PARSE, CLOSE of ours, DESCRIBE of
+					 * one; a reference */
 	struct owed_change *change;	/* NULL = nothing to undo */
+	struct stmt *unnamed_was;	/* the client's before this one, which
+					 * is to be FORWARD; NULL = none */
+	char *sql;			/* for the log (slow.c); or NULL */
 };
 
 struct owed {
@@ -63,6 +75,9 @@ struct owed {
 	bool batch_open;		/* an extended batch was begun, and no Z
 					 * has ended it */
 	bool copy_in;			/* the server reads COPY data */
+	char *sql;			/* of what was passed on, for the next
+					 * entry that a Z of the client's takes
+					 * off; NULL = not kept */
 };
 
 /* No more than this many entries (the client is paused before): Postgres
@@ -77,7 +92,7 @@ struct owed_entry *owed_push(struct owed *owed, enum owed_kind kind,
     enum owed_action action);
 struct owed_entry *owed_head(const struct owed *owed);	/* NULL = empty */
 struct owed_entry *owed_at(const struct owed *owed, uint32_t i); /* 0=head */
-/* The caller has taken care of stmt and change. */
+/* The caller has taken care of what the entry holds: owed_entry_clear(). */
 void owed_pop(struct owed *owed);
 void owed_pop_last(struct owed *owed);
 void owed_remove(struct owed *owed, uint32_t i);
@@ -94,6 +109,6 @@ bool owed_is_clear(const struct owed *owed);
 bool owed_has_local_bind(const struct owed *owed);
 /* May what is owed end a transaction? */
 bool owed_may_end(const struct owed *owed);
-void owed_change_free(struct owed_change *change);
+void owed_entry_clear(struct owed_entry *entry);
 
 #endif

@@ -15,6 +15,7 @@
 
 struct client;
 struct server;
+struct stmt;
 
 /* A simple query up to this size is looked at for DEALLOCATE; so no name in
  * one is longer. */
@@ -72,6 +73,15 @@ const char *pass_pin_refusal(const char *reason, char message[PASS_REFUSAL]);
 /* Waits for the answers to all that was asked before. False: they are in, or
  * will not be before the client has said more. */
 bool pass_must_wait(struct client *client);
+/*
+ * Statements on the server: prepares one there, or makes it the unnamed one,
+ * or closes it; waits while that is uncertain. False: not now, or the client
+ * has ended.
+ */
+bool pass_ensure(struct pass *pass, struct stmt *stmt);
+bool pass_put_unnamed(struct pass *pass, struct stmt *stmt);
+bool pass_close_ours(struct pass *pass, struct stmt *stmt);
+bool pass_is_settled(struct pass *pass, const struct stmt *stmt);
 /* Notes with what is owed what the statement does beside answering. */
 void pass_note_effects(struct server *server, struct owed_entry *entry,
     uint32_t effects);
@@ -83,6 +93,12 @@ void pass_note_effects(struct server *server, struct owed_entry *entry,
 bool pass_begin_query(struct pass *pass, const struct frame *frame,
     uint32_t effects, struct span sql, struct span word, bool *ret_go_on);
 bool pass_begin_batch(struct pass *pass, bool *ret_go_on);
+/* Waits for the answers to all that was asked before. False: they are in, or
+ * will not be before the client has said more. */
+bool pass_must_wait(struct client *client);
+/* May this statement be passed on, as far as it is a CREATE DATABASE or the
+ * like? False: not yet. */
+bool pass_database(struct client *client, uint32_t effects, struct span sql);
 /* Are this client's statements tracked by us? */
 bool pass_tracks(const struct client *client);
 /* The name as SQL means it: unquoted, or folded to lower case. */

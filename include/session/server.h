@@ -10,6 +10,7 @@
 #include "pool/pool.h"
 #include "pool/stmt.h"
 #include "session/owed.h"
+#include "session/plans.h"
 #include "session/relay.h"
 
 struct client;
@@ -50,6 +51,7 @@ struct server {
 	struct relay relay;		/* bytes from this server */
 	struct owed owed;
 	struct stmt_cache statements;
+	struct plans plans;
 	struct stmt *local_portal;	/* bound to the unnamed portal, but by
 					 * us: a DEALLOCATE; or NULL */
 	uint32_t bound_effects;		/* of the statement bound last */
@@ -94,6 +96,8 @@ struct server {
 	uint64_t lifetime_us;		/* with jitter; 0 = one use */
 	uint64_t connected_us;		/* wall clock, for SHOW */
 	uint64_t request_us;		/* when it was lent last; 0 = never */
+	uint64_t waited_us;		/* how long the query that it was lent
+					 * for was in line */
 	struct loop_mail mail;		/* when it moves to another worker */
 	uint64_t mail_client;		/* ... and for whom; 0 = the line */
 };

@@ -166,6 +166,7 @@ struct error_fields {
 	struct span message;		/* 'M' */
 	struct span detail;		/* 'D' */
 	struct span hint;		/* 'H' */
+	struct span routine;		/* 'R' */
 };
 bool error_parse(struct span body, struct error_fields *ret);
 

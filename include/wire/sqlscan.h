@@ -46,6 +46,8 @@ enum sql_effect {
 					 * others' statements wait for */
 	SQL_MIGRATION      = 1 << 24,	/* a migration tool may have sent it:
 					 * migrate/detect looks closer */
+	SQL_DATABASE       = 1 << 25,	/* CREATE, DROP, ALTER DATABASE:
+					 * wire/sqldatabase reads it */
 };
 
 /*

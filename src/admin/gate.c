@@ -208,7 +208,7 @@ count_servers(const struct pool_quota *quota)
 
 	while ((pool = pool_next_of(pool, quota)) != NULL) {
 		pool_count(pool, &counts);
-		servers += counts.servers;
+		servers += counts.servers + pool->migrating;
 	}
 	return servers;
 }

@@ -1,7 +1,7 @@
 /*
  * SHOW DATABASES and USERS: what the configuration says, and what has come
- * up besides it - databases that the entry `*` stands for, users that only
- * auth_query knows.
+ * up besides it - databases that the entry `*` stands for or that clients have
+ * created, users that only auth_query knows.
  *
  * The names come from several places, so they are put in order first; a name
  * then has one row however often it was found.
@@ -13,6 +13,7 @@
 
 #include "auth/users.h"
 #include "conf/conf.h"
+#include "pool/created.h"
 #include "session/setup.h"
 #include "session/worker.h"
 
@@ -65,29 +66,31 @@ names_finish(struct names *names, struct rows *rows)
 	buf_finish(&names->spans);
 }
 
-static void
-names_add_quotas(struct names *names, bool of_user)
-{
-	struct pool_quota *quota = NULL;
-
-	while ((quota = pool_quota_next(quota, of_user)) != NULL)
-		names_add(names, span_of(quota->name));
-}
-
 /*
  * Databases.
  */
 
+static const struct conf_database *
+entry_of(const struct conf *conf, struct span name)
+{
+	return created_find_entry(conf, name, SPAN_NONE);
+}
+
+/* A database that was taken out by a RELOAD, or that a client has created and
+ * dropped, may have pools still, but it has no entry. */
 static void
 find_databases(const struct worker *worker, struct names *names)
 {
 	const struct conf *conf = worker->setup->conf;
+	struct pool_quota *quota = NULL;
 	struct hash_node *node = NULL;
 
 	while ((node = hash_walk(&conf->databases, node)) != NULL)
 		names_add(names, span_of(container_of(node,
 		    struct conf_database, by_name)->name));
-	names_add_quotas(names, false);
+	while ((quota = pool_quota_next(quota, false)) != NULL)
+		if (entry_of(conf, span_of(quota->name)) != NULL)
+			names_add(names, span_of(quota->name));
 	names_add(names, SPAN(CONSOLE));
 }
 
@@ -166,11 +169,10 @@ show_databases(struct show *show)
 	find_databases(show->worker, &names);
 	name = names_sort(&names, &count);
 	for (size_t i = 0; i < count; i++) {
-		const struct conf_database *db =
-		    conf_find_database(conf, name[i]);
+		const struct conf_database *db = entry_of(conf, name[i]);
 		if (span_is(name[i], CONSOLE))
 			put_console(show->rows, conf->o.listen_port);
-		else if (db != NULL)	/* else taken out by a RELOAD */
+		else if (db != NULL)
 			put_database(show->rows, name[i], db);
 	}
 	names_finish(&names, show->rows);
@@ -196,13 +198,15 @@ static void
 find_users(const struct worker *worker, struct names *names)
 {
 	const struct conf *conf = worker->setup->conf;
+	struct pool_quota *quota = NULL;
 	struct hash_node *node = NULL;
 
 	users_each(worker->setup->users, names_add, names);
 	while ((node = hash_walk(&conf->users, node)) != NULL)
 		names_add(names, span_of(container_of(node,
 		    struct conf_user, by_name)->name));
-	names_add_quotas(names, true);
+	while ((quota = pool_quota_next(quota, true)) != NULL)
+		names_add(names, span_of(quota->name));
 }
 
 /* What [users] does not say is NULL: the database's or global value holds. */

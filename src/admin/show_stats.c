@@ -263,7 +263,7 @@ put_quantiles(struct rows *rows, const struct pool_quota *quota)
 	mem_free(wait);
 }
 
-enum part { TOTALS = 1, AVERAGES = 2, QUANTILES = 4 };
+enum part { TOTALS = 1, AVERAGES = 2, QUANTILES = 4, SLOW = 8 };
 
 static void
 put_databases(struct show *show, unsigned parts)
@@ -285,6 +285,8 @@ put_databases(struct show *show, unsigned parts)
 			put_sums(rows, &averages);
 		if (parts & QUANTILES)
 			put_quantiles(rows, quota[i]);
+		if (parts & SLOW)
+			row_int(rows, now.value[STAT_slow_query_count]);
 		if (!rows->out->failed)
 			row_end(rows);
 	}
@@ -296,7 +298,7 @@ put_databases(struct show *show, unsigned parts)
 void
 show_stats(struct show *show)
 {
-	put_databases(show, TOTALS | AVERAGES | QUANTILES);
+	put_databases(show, TOTALS | AVERAGES | QUANTILES | SLOW);
 }
 
 void

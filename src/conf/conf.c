@@ -765,6 +765,22 @@ conf_find_database(const struct conf *conf, struct span name)
 	return db != NULL ? db : conf->fallback;
 }
 
+const struct conf_database *
+conf_find_own_database(const struct conf *conf, struct span name)
+{
+	return database_find(conf, name);
+}
+
+const struct conf_database *
+conf_find_created(const struct conf *conf, struct span through)
+{
+	struct conf_database *db = database_find(conf, through);
+
+	if (db == NULL)
+		db = conf->fallback;
+	return db != NULL ? conf_database_created(db) : NULL;
+}
+
 const struct conf_user *
 conf_find_user(const struct conf *conf, struct span name)
 {

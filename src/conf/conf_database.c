@@ -10,6 +10,7 @@
 #include "conf/conf_database.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -564,6 +565,7 @@ conf_database_destroy(struct conf_database *db)
 		conf_field_finish(&database_keys[i].field, db);
 	for (unsigned i = 0; i < db->host_count; i++)
 		mem_free(db->hosts[i]);
+	conf_database_destroy(db->created);
 	mem_free(db->name);
 	mem_delete(&database_type, db);
 }
@@ -589,6 +591,26 @@ conf_database_copy(const struct conf_database *from)
 		return NULL;
 	}
 	return db;
+}
+
+struct conf_database *
+conf_database_created(struct conf_database *db)
+{
+	struct conf_database *found = db->created, *made;
+
+	if (found != NULL)
+		return found;
+	made = conf_database_copy(db);
+	if (made == NULL)
+		return NULL;
+	mem_free(made->dbname);
+	made->dbname = NULL;
+	made->is_fallback = made->is_created = true;
+	made->min_pool_size = 0;
+	if (atomic_compare_exchange_strong(&db->created, &found, made))
+		return made;
+	conf_database_destroy(made);
+	return found;
 }
 
 /* One key from its option. The types may differ in one thing: an option's

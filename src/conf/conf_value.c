@@ -16,6 +16,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/words.h"
 #include "conf/conf.h"
 
 /* Types that are one word of a few. */
@@ -81,6 +82,7 @@ static const struct type {
 	[CONF_SIZE] = { IN_U64, NULL, "a size such as 4096, 64kB or 1MB," },
 	[CONF_TEXT] = { IN_TEXT, NULL, NULL },
 	[CONF_TEXT_OR_NONE] = { IN_TEXT, NULL, NULL },
+	[CONF_COMMAND] = { IN_TEXT, NULL, "a command with its arguments" },
 	[CONF_POOL_MODE] = { IN_INT, pool_modes, NULL },
 	[CONF_AUTH_TYPE] = { IN_INT, auth_types, NULL },
 	[CONF_SSLMODE] = { IN_INT, sslmodes, NULL },
@@ -191,6 +193,7 @@ parse_value(enum conf_type type, struct span text, union value *ret)
 		return span_parse_size(text, &ret->amount);
 	case CONF_TEXT:
 	case CONF_TEXT_OR_NONE:
+	case CONF_COMMAND:
 		break;
 	case CONF_POOL_MODE:
 	case CONF_AUTH_TYPE:
@@ -228,6 +231,15 @@ is_in_range(const struct conf_field *field, const union value *value)
 }
 
 static bool
+is_command(struct span text, struct buf *why)
+{
+	char **words = words_split(text, why);
+
+	mem_free(words);
+	return words != NULL;
+}
+
+static bool
 set_text(const struct conf_field *field, void *object, struct span text,
     struct buf *why)
 {
@@ -237,7 +249,10 @@ set_text(const struct conf_field *field, void *object, struct span text,
 		buf_add_text(why, "a NUL byte cannot be in it");
 		return false;
 	}
-	if (text.len > 0 || field->type == CONF_TEXT) {
+	if (field->type == CONF_COMMAND && text.len > 0 &&
+	    !is_command(text, why))
+		return false;
+	if (text.len > 0 || field->type != CONF_TEXT_OR_NONE) {
 		copy = mem_strndup(text.len > 0 ? text.at : "", text.len);
 		if (copy == NULL) {
 			buf_add_text(why, "out of memory");
@@ -368,6 +383,7 @@ conf_field_print(const struct conf_field *field, const void *object,
 		break;
 	case CONF_TEXT:
 	case CONF_TEXT_OR_NONE:
+	case CONF_COMMAND:
 		text = *(char *const *)at;
 		buf_add_text(out, text != NULL ? text : "");
 		break;
@@ -463,6 +479,7 @@ conf_field_finish(const struct conf_field *field, void *object)
 #define AT_DURATION_MS(name)	offsetof(struct conf_options, name##_us)
 #define AT_SIZE(name)		offsetof(struct conf_options, name##_bytes)
 #define AT_TEXT(name)		offsetof(struct conf_options, name)
+#define AT_COMMAND(name)	offsetof(struct conf_options, name)
 #define AT_POOL_MODE(name)	offsetof(struct conf_options, name)
 #define AT_AUTH_TYPE(name)	offsetof(struct conf_options, name)
 #define AT_SSLMODE(name)	offsetof(struct conf_options, name)

@@ -27,14 +27,20 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "conf/conf.h"
+#include "main/migrate_command.h"
 #include "main/version.h"
 #include "net/ask.h"
 #include "net/dns.h"
 #include "net/listen.h"
 #include "net/loop.h"
+#include "net/notify.h"
 #include "pool/pool.h"
 #include "session/setup.h"
 #include "session/worker.h"
+
+#define STATUS_SERVING "Serving"
+/* For closing what is left, once shutdown_timeout is over. */
+#define LEAVE_SPARE_US 10000000
 
 /* What the command line says. */
 struct arguments {
@@ -63,6 +69,7 @@ static struct {
 static const char usage[] =
     "usage: pgsluice [options] CONFIG.ini\n"
     "       pgsluice [options] --url postgres://user:password@host/db\n"
+    "       pgsluice migrate [options] [--] COMMAND [ARGUMENT ...]\n"
     "\n"
     "  --url URL          serve this one database; also from the environment\n"
     "                     variable PGSLUICE_URL, where no ps(1) shows it\n"
@@ -72,7 +79,10 @@ static const char usage[] =
     "  -v, --verbose      say more; may be repeated\n"
     "      --settings     print the settings' documentation and exit\n"
     "  -V, --version      print the version and exit\n"
-    "  -h, --help         print this and exit\n";
+    "  -h, --help         print this and exit\n"
+    "\n"
+    "pgsluice migrate runs a command with the migration lock of a pgsluice\n"
+    "held; see pgsluice migrate --help.\n";
 
 static _Noreturn void
 fail(const char *fmt, const char *detail)
@@ -218,12 +228,15 @@ configure(struct setup *setup)
 static bool
 reload(struct buf *ret_why)
 {
-	struct setup *setup = load_setup(ret_why);
+	notify_manager("RELOADING=1\nMONOTONIC_USEC=%llu",
+	    (unsigned long long)clock_now_us());
 
-	if (setup == NULL)
-		return false;
-	configure(setup);
-	return true;
+	struct setup *setup = load_setup(ret_why);
+	if (setup != NULL)
+		configure(setup);
+	notify_manager("READY=1\nSTATUS=%s", setup != NULL ? STATUS_SERVING :
+	    "Serving; the last RELOAD was refused, see the log");
+	return setup != NULL;
 }
 
 /*
@@ -246,6 +259,18 @@ stop_listening(void)
 	boot.stopped_listening = true;
 }
 
+/* The service manager would kill us before shutdown_timeout is over. */
+static void
+notify_leave(uint64_t limit_us)
+{
+	if (limit_us > 0)
+		notify_manager("STOPPING=1\nSTATUS=Waiting for transactions "
+		    "to end\nEXTEND_TIMEOUT_USEC=%llu",
+		    (unsigned long long)(limit_us + LEAVE_SPARE_US));
+	else
+		notify_manager("STOPPING=1\nSTATUS=Stopping");
+}
+
 static void
 leave(enum leaving how)
 {
@@ -257,6 +282,7 @@ leave(enum leaving how)
 	if (process.leaving > STAYING && how < LEAVING_NOW)
 		how = LEAVING_NOW;
 	stop_listening();
+	notify_leave(how < LEAVING_NOW ? limit_us : 0);
 	if (limit_us > 0 && how < LEAVING_NOW)
 		loop_timer_set(boot.loop, &boot.deadline,
 		    clock_us() + limit_us);
@@ -377,6 +403,8 @@ block_signals(sigset_t *set)
 		sigaddset(set, signals[i]);
 	pthread_sigmask(SIG_BLOCK, set, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	/* Inherited ignored, it would take away how our commands end. */
+	signal(SIGCHLD, SIG_DFL);
 }
 
 /*
@@ -590,6 +618,8 @@ main(int argc, char **argv)
 	struct buf why = { 0 };
 	pthread_t waiter;
 
+	if (argc > 1 && strcmp(argv[1], "migrate") == 0)
+		return migrate_command(argc - 1, argv + 1);
 	parse_arguments(argc, argv, &boot.arguments);
 	boot.setup = load_setup(&why);
 	if (boot.setup == NULL) {
@@ -611,6 +641,7 @@ main(int argc, char **argv)
 	start();
 	log_info("pgsluice " PGSLUICE_VERSION " is up: %u workers",
 	    process.worker_count);
+	notify_manager("READY=1\nSTATUS=" STATUS_SERVING);
 	if (pthread_create(&waiter, NULL, wait_thread, NULL) != 0)
 		fail("cannot start a thread%s", "");
 	loop_run(boot.loop);

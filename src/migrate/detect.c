@@ -297,3 +297,103 @@ detect_blocks(struct span sql)
 	}
 	return false;
 }
+
+/*
+ * Names.
+ */
+
+/* Behind which words does the name of a table or view come? */
+static bool
+is_before_name(const struct sqllex *lex)
+{
+	static const char *const words[] = {
+		"table", "on", "references", "view", "truncate", "only",
+		"exists", "of", "inherits", "from",
+	};
+
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+		if (sqllex_is_word(lex, words[i]))
+			return true;
+	return false;
+}
+
+static bool
+names_have(struct span names, struct span name)
+{
+	while (names.len > 0) {
+		struct span each = { names.at, strlen(names.at) };
+		if (span_eq_case(each, name))
+			return true;
+		names.at += each.len + 1;
+		names.len -= each.len + 1;
+	}
+	return false;
+}
+
+size_t
+detect_names(struct span sql, char *names, size_t len, size_t size)
+{
+	struct sqllex lex = sqllex_of(sql);
+	bool before = false, dotted = false;
+	struct span name = SPAN_NONE;
+
+	/* a, "b".c, ... : of a dotted name the last part counts. */
+	for (;;) {
+		sqllex_next(&lex);
+		bool is_name = lex.token == TOKEN_NAME ||
+		    (lex.token == TOKEN_WORD && !is_before_name(&lex));
+		if (is_name && (before || dotted)) {
+			name = name_of(&lex);
+			before = dotted = false;
+			continue;
+		}
+		dotted = name.len > 0 && sqllex_is_sign(&lex, '.');
+		if (dotted)
+			continue;
+		if (name.len > 0 && name.len < size - len &&
+		    !names_have((struct span){ names, len }, name)) {
+			memcpy(names + len, name.at, name.len);
+			len += name.len;
+			names[len++] = '\0';
+		}
+		/* DROP TABLE a, b */
+		before = is_before_name(&lex) ||
+		    (name.len > 0 && sqllex_is_sign(&lex, ','));
+		name = SPAN_NONE;
+		if (lex.token == TOKEN_END)
+			return len;
+	}
+}
+
+static bool
+is_part_of_name(char c)
+{
+	return c == '_' || c == '$' || (c >= '0' && c <= '9') ||
+	    ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') ||
+	    (unsigned char)c >= 0x80;
+}
+
+static bool
+mentions(struct span sql, struct span name)
+{
+	for (size_t i = 0; i + name.len <= sql.len; i++)
+		if (span_eq_case((struct span){ sql.at + i, name.len },
+		    name) && (i == 0 || !is_part_of_name(sql.at[i - 1])) &&
+		    (i + name.len == sql.len ||
+		    !is_part_of_name(sql.at[i + name.len])))
+			return true;
+	return false;
+}
+
+bool
+detect_mentions(struct span sql, struct span names)
+{
+	while (names.len > 0) {
+		struct span name = { names.at, strlen(names.at) };
+		if (mentions(sql, name))
+			return true;
+		names.at += name.len + 1;
+		names.len -= name.len + 1;
+	}
+	return false;
+}

@@ -20,7 +20,9 @@
  *              while, and it is tried again, and at last the operator's
  *              migration_on_drain_timeout decides
  *   EXCLUSIVE  the DDL runs. When traffic has been held for long enough it
- *              goes on; Postgres's own locks protect what is worked on
+ *              goes on; Postgres's own locks protect what is worked on. Who
+ *              would wait for them is kept from using up the pool's servers
+ *              for that (target->guarded, session/guard.c)
  *
  * Why the statement is held back before it reaches Postgres: one ALTER TABLE
  * that waits there for its lock stops every query that comes behind it.
@@ -29,6 +31,7 @@
  *   OPEN       <=>  nobody is in
  *   target->held  =>  DRAINING or EXCLUSIVE
  *   target->draining  <=>  DRAINING and held
+ *   target->guarded  <=>  EXCLUSIVE and not held
  *   somebody in has_ddl  =>  EXCLUSIVE
  *   somebody in wants_ddl  =>  DRAINING
  *
@@ -83,6 +86,9 @@ struct migration {
 	uint64_t pause_us;		/* ... and for how long after that */
 	bool has_cancelled;		/* the stragglers, in this drain */
 	unsigned held_clients;		/* at rest, in this hold */
+	size_t names_len;
+	char names[2048];		/* what the DDL at hand is about, see
+					 * detect_names() */
 };
 
 static struct {
@@ -131,6 +137,8 @@ migration_check(struct migration *migration)
 	check(!target->held || migration->state >= MIGRATION_DRAINING);
 	check(target->draining == (target->held &&
 	    migration->state == MIGRATION_DRAINING));
+	check(target->guarded == (!target->held &&
+	    migration->state == MIGRATION_EXCLUSIVE));
 	check(!has || migration->state == MIGRATION_EXCLUSIVE);
 	check(!wants || migration->state == MIGRATION_DRAINING);
 }
@@ -339,7 +347,19 @@ migration_release(struct migration *migration, struct migration_news *news)
 	migration->held_us = 0;
 	hold_end(target);
 	target->draining = false;
+	target->guarded = migration->state == MIGRATION_EXCLUSIVE;
 	news->released = true;
+}
+
+/* From EXCLUSIVE or DRAINING. */
+static void
+migration_calm(struct migration *migration, struct migration_news *news)
+{
+	if (migration->target->guarded)
+		news->released = true;
+	migration->target->guarded = false;
+	migration->names_len = 0;
+	migration_move(migration, MIGRATION_CLAIMED);
 }
 
 /* This one has no DDL under way any more, nor wants any: if nobody else does,
@@ -359,7 +379,7 @@ migration_relax(struct migration *migration, struct migrator *who,
 		migration_release(migration, news);
 	who->has_ddl = who->wants_ddl = false;
 	if (last && migration->state >= MIGRATION_DRAINING)
-		migration_move(migration, MIGRATION_CLAIMED);
+		migration_calm(migration, news);
 }
 
 /*
@@ -380,6 +400,10 @@ is_companion(const struct migrator *holder, const struct migrator *who)
 	uint64_t idle_us = holder->idle_us;
 
 	if (!is_same_origin(holder, who))
+		return false;
+	/* Who asks for the lock itself is another migration, though it be
+	 * on the same host. */
+	if (who->tool == tool_of(TOOL_COMMAND))
 		return false;
 	if (holder->tool->companions == COMPANIONS_ANYBODY)
 		return true;
@@ -601,6 +625,7 @@ migration_go(struct migration *migration, struct migration_news *news)
 
 	migration_move(migration, MIGRATION_EXCLUSIVE);
 	migration->target->draining = false;
+	migration->target->guarded = migration->held_us == 0;
 	list_each(node, &migration->in) {
 		struct migrator *who = migrator_at(node);
 		if (!who->wants_ddl)
@@ -614,8 +639,8 @@ migration_go(struct migration *migration, struct migration_news *news)
 }
 
 enum migration_answer
-migration_ddl(struct migrator *who, const struct migration_limits *limits,
-    struct migration_news *news)
+migration_ddl(struct migrator *who, struct span sql,
+    const struct migration_limits *limits, struct migration_news *news)
 {
 	struct migration *migration = who->migration;
 	enum migration_answer answer = MIGRATION_PASS;
@@ -623,6 +648,9 @@ migration_ddl(struct migrator *who, const struct migration_limits *limits,
 	migration_lock();
 	check(who->place == MIGRATOR_IN);
 	who->is_firm = true;
+	if (limits->holds)
+		migration->names_len = detect_names(sql, migration->names,
+		    migration->names_len, sizeof(migration->names));
 	if (limits->holds && migration->state == MIGRATION_CLAIMED)
 		migration_start_drain(migration);
 	if (migration->state == MIGRATION_DRAINING) {
@@ -667,6 +695,18 @@ migration_settle(struct migrator *who, struct migration_news *news)
 	if (who->has_ddl || who->wants_ddl)
 		migration_relax(migration, who, news);
 	migration_unlock(migration);
+}
+
+bool
+migration_guards(struct target *target, struct span sql)
+{
+	struct migration *migration = atomic_load(&target->migration);
+
+	migration_lock();
+	bool guards = target->guarded && detect_mentions(sql,
+	    (struct span){ migration->names, migration->names_len });
+	migration_unlock(migration);
+	return guards;
 }
 
 void

@@ -814,6 +814,13 @@ ask_destroy(struct ask *ask)
 	ask_fail_all(ask, "closed");
 }
 
+bool
+ask_is_at_rest(const struct ask *ask)
+{
+	return ask->current == NULL && list_is_empty(&ask->waiting) &&
+	    list_is_empty(&ask->failing);
+}
+
 /*
  * Connection strings
  */

@@ -113,6 +113,7 @@ loop_create(const char *name)
 	list_init(&loop->ready);
 	list_init(&loop->tasks);
 	list_init(&loop->later);
+	list_init(&loop->commands);
 	snprintf(loop->name, sizeof(loop->name), "%s", name);
 	wheel_init(&loop->wheel, clock_now_us());
 	if (!loop_open(loop)) {
@@ -128,6 +129,7 @@ loop_destroy(struct loop *loop)
 	if (loop == NULL)
 		return;
 	check_magic(loop, LOOP_MAGIC);
+	command_finish(loop);
 	hangup_finish(loop);
 	tls_room_destroy(loop->tls_room);
 	if (event_initialized(&loop->mail_event))

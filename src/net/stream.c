@@ -676,6 +676,21 @@ stream_pump(struct stream *s)
 	stream_offer_held(s);
 }
 
+void
+stream_unread(struct stream *s, const char *at, size_t len)
+{
+	struct buf held = { 0 };
+
+	check_magic(s, STREAM_MAGIC);
+	check(!stream_is_offering(s));
+	buf_add(&held, at, len);
+	buf_add(&held, s->held.at, s->held.len);
+	buf_finish(&s->held);
+	s->held = held;
+	if (s->held.failed)
+		stream_end(s, STREAM_NO_MEMORY, ENOMEM);
+}
+
 /* Moving */
 
 bool

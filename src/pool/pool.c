@@ -42,6 +42,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "conf/conf_database.h"
+#include "pool/created.h"
 #include "pool/target.h"
 #include "pool/vars.h"
 
@@ -132,6 +133,7 @@ pool_configure(struct pool *pool, struct conf *conf,
 		conf_unref(pool->conf);
 	pool->conf = conf;
 	pool->db = db;
+	pool->is_created = db->is_created;
 	/* Without memory for another one it stays with the one it has. */
 	target = target_get(db, span_of(pool->database));
 	if (target != NULL)
@@ -198,7 +200,7 @@ pool_create_newest(struct conf *conf, const struct conf_database *db,
     struct span database, struct span user)
 {
 	const struct conf_database *newest = directory.conf == NULL ? NULL :
-	    conf_find_database(directory.conf, database);
+	    created_find_entry(directory.conf, database, user);
 
 	return newest == NULL ? pool_create(conf, db, database, user) :
 	    pool_create(directory.conf, newest, database, user);
@@ -246,6 +248,23 @@ pool_move(struct pool *pool)
 	memset(&pool->trouble, 0, sizeof(pool->trouble));
 }
 
+static void
+pool_reconfigure(struct pool *pool, struct conf *conf)
+{
+	const struct conf_database *db = created_find_entry(conf,
+	    span_of(pool->database), span_of(pool->user));
+
+	/* A database that was taken out of the file keeps its last settings
+	 * for the clients that are still there. */
+	if (db == NULL)
+		return;
+	pthread_mutex_lock(&pool->lock);
+	if (!conf_database_is_same_server(pool->db, db))
+		pool_move(pool);
+	pool_configure(pool, conf, db);
+	pthread_mutex_unlock(&pool->lock);
+}
+
 void
 pools_configure(struct conf *conf)
 {
@@ -256,18 +275,18 @@ pools_configure(struct conf *conf)
 		conf_unref(directory.conf);
 	directory.conf = conf_ref(conf);
 	pthread_mutex_unlock(&directory.lock);
-	while ((pool = pool_next(pool)) != NULL) {
-		const struct conf_database *db =
-		    conf_find_database(conf, span_of(pool->database));
-		pthread_mutex_lock(&pool->lock);
-		/* A database that was taken out of the file keeps its last
-		 * settings for the clients that are still there. */
-		if (db != NULL && !conf_database_is_same_server(pool->db, db))
-			pool_move(pool);
-		if (db != NULL)
-			pool_configure(pool, conf, db);
-		pthread_mutex_unlock(&pool->lock);
-	}
+	while ((pool = pool_next(pool)) != NULL)
+		pool_reconfigure(pool, conf);
+}
+
+void
+pool_configure_again(struct pool *pool, struct conf *conf)
+{
+	pthread_mutex_lock(&directory.lock);
+	conf = conf_ref(directory.conf != NULL ? directory.conf : conf);
+	pthread_mutex_unlock(&directory.lock);
+	pool_reconfigure(pool, conf);
+	conf_unref(conf);
 }
 
 struct pool_quota *
@@ -471,7 +490,7 @@ pool_client_left(struct pool *pool, unsigned worker)
 	pool->user_quota->clients--;
 }
 
-static unsigned
+unsigned
 pool_clients(const struct pool *pool)
 {
 	unsigned clients = 0;
@@ -781,6 +800,7 @@ pool_wants_more(const struct pool *pool)
 	if (pool->welcome == NULL && pool->welcome_wanted > 0)
 		return pool->servers < pool->welcome_wanted;
 	return (int)pool->servers < pool->db->min_pool_size &&
+	    atomic_load(&pool->target)->vacated == 0 &&
 	    (pool->db->user != NULL || pool_clients(pool) > 0);
 }
 

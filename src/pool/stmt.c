@@ -19,6 +19,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 
+#include "base/buf.h"
 #include "base/check.h"
 #include "base/mem.h"
 #include "wire/sqlscan.h"
@@ -47,9 +48,16 @@ struct stmt_entry {
 	struct hash_node by_id;
 	struct list used;
 	struct stmt *stmt;
+	uint64_t shape;
 };
 
 MEM_TYPE(stmt_entry_type, stmt_entry);
+
+static uint64_t
+id_hash(uint64_t id)
+{
+	return id * 0x9e3779b97f4a7c15u;
+}
 
 static struct stmt_shard *
 shard_of(uint64_t hash)
@@ -58,7 +66,7 @@ shard_of(uint64_t hash)
 }
 
 static struct stmt *
-stmt_create(struct span tail, uint64_t context, uint64_t hash,
+stmt_create(struct span tail, uint64_t context, uint64_t epoch, uint64_t hash,
     struct stmt_shard *shard)
 {
 	struct stmt *stmt = mem_zalloc(sizeof(*stmt) + tail.len);
@@ -68,6 +76,7 @@ stmt_create(struct span tail, uint64_t context, uint64_t hash,
 	stmt->refs = 1;
 	stmt->id = next_id++;
 	stmt->context = context;
+	stmt->epoch = epoch;
 	stmt->len = (uint32_t)tail.len;
 	memcpy(stmt->tail, tail.at, tail.len);
 	stmt->effects = sqlscan(stmt_sql(stmt), NULL);
@@ -79,9 +88,9 @@ stmt_create(struct span tail, uint64_t context, uint64_t hash,
 }
 
 struct stmt *
-stmt_intern(struct span tail, uint64_t context)
+stmt_intern(struct span tail, uint64_t context, uint64_t epoch)
 {
-	uint64_t hash = span_hash(tail) ^ context;
+	uint64_t hash = span_hash(tail) ^ context ^ id_hash(epoch);
 	struct stmt_shard *shard = shard_of(hash);
 	struct stmt *found = NULL;
 
@@ -89,14 +98,14 @@ stmt_intern(struct span tail, uint64_t context)
 	struct hash_node *node = hash_find(&shard->statements, hash);
 	for (; node != NULL && found == NULL; node = hash_next_equal(node)) {
 		struct stmt *stmt = container_of(node, struct stmt, by_text);
-		if (stmt->context == context &&
+		if (stmt->context == context && stmt->epoch == epoch &&
 		    span_eq((struct span){ stmt->tail, stmt->len }, tail)) {
 			stmt->refs++;
 			found = stmt;
 		}
 	}
 	if (found == NULL)
-		found = stmt_create(tail, context, hash, shard);
+		found = stmt_create(tail, context, epoch, hash, shard);
 	pthread_mutex_unlock(&shard->lock);
 	return found;
 }
@@ -126,8 +135,43 @@ stmt_unref(struct stmt *stmt)
 	if (last)
 		hash_remove(&shard->statements, &stmt->by_text);
 	pthread_mutex_unlock(&shard->lock);
-	if (last)
+	if (last) {
+		mem_free(stmt->types);
 		mem_free(stmt);
+	}
+}
+
+void
+stmt_set_types(struct stmt *stmt, struct span types)
+{
+	struct stmt_types *set = NULL, *none = NULL;
+
+	if (stmt->types == NULL)
+		set = mem_zalloc(sizeof(*set) + types.len);
+	if (set == NULL)
+		return;
+	set->len = (uint32_t)types.len;
+	memcpy(set->text, types.at, types.len);
+	if (!atomic_compare_exchange_strong(&stmt->types, &none, set))
+		mem_free(set);
+}
+
+struct stmt *
+stmt_with_types(const struct stmt *stmt, uint64_t epoch)
+{
+	const struct stmt_types *types = stmt->types;
+	struct span sql = stmt_sql(stmt);
+	struct buf tail = { 0 };
+	struct stmt *typed = NULL;
+
+	if (types == NULL)
+		return NULL;
+	buf_add(&tail, sql.at, sql.len + 1);
+	buf_add(&tail, types->text, types->len);
+	if (!tail.failed)
+		typed = stmt_intern(buf_span(&tail), stmt->context, epoch);
+	buf_finish(&tail);
+	return typed;
 }
 
 size_t
@@ -204,6 +248,22 @@ stmt_names_set(struct stmt_names *names, struct span text, struct stmt *stmt,
 }
 
 void
+stmt_names_replace(struct stmt_names *names, const struct stmt *was,
+    struct stmt *stmt)
+{
+	struct hash_node *node = NULL;
+
+	while ((node = hash_walk(&names->map, node)) != NULL) {
+		struct stmt_name *name =
+		    container_of(node, struct stmt_name, by_name);
+		if (name->stmt != was)
+			continue;
+		stmt_unref(name->stmt);
+		name->stmt = stmt_ref(stmt);
+	}
+}
+
+void
 stmt_names_clear(struct stmt_names *names)
 {
 	struct hash_node *node = hash_walk(&names->map, NULL);
@@ -244,12 +304,6 @@ stmt_names_count(const struct stmt_names *names)
  * What is prepared on a server.
  */
 
-static uint64_t
-id_hash(uint64_t id)
-{
-	return id * 0x9e3779b97f4a7c15u;
-}
-
 static struct stmt_entry *
 cache_find(const struct stmt_cache *cache, const struct stmt *stmt)
 {
@@ -268,7 +322,8 @@ stmt_cache_init(struct stmt_cache *cache)
 }
 
 bool
-stmt_cache_has(struct stmt_cache *cache, const struct stmt *stmt)
+stmt_cache_shape(struct stmt_cache *cache, const struct stmt *stmt,
+    uint64_t *ret_shape)
 {
 	struct stmt_entry *entry = cache_find(cache, stmt);
 
@@ -276,7 +331,26 @@ stmt_cache_has(struct stmt_cache *cache, const struct stmt *stmt)
 		return false;
 	list_remove(&entry->used);
 	list_push(&cache->used, &entry->used);
+	*ret_shape = entry->shape;
 	return true;
+}
+
+void
+stmt_cache_set_shape(struct stmt_cache *cache, const struct stmt *stmt,
+    uint64_t shape)
+{
+	struct stmt_entry *entry = cache_find(cache, stmt);
+
+	if (entry != NULL)
+		entry->shape = shape;
+}
+
+bool
+stmt_cache_has(struct stmt_cache *cache, const struct stmt *stmt)
+{
+	uint64_t shape;
+
+	return stmt_cache_shape(cache, stmt, &shape);
 }
 
 bool

@@ -32,6 +32,10 @@
  *   hub         (b)  (c: not for this client yet)
  *               b dropped  MARK  c
  *
+ * Where the mark may have been lost with the hub, or the server before it was
+ * sent, the hub notifies itself of another, once the server brings nothing any
+ * more. In between something is missing, so a NOTICE comes with it.
+ *
  * One exception: a notification that this client has sent. The server brings
  * it before the ReadyForQuery, as on a direct connection, and knows that it is
  * the client's own (the pid is the server's). It is told at once with the pid
@@ -205,8 +209,6 @@ channels_get(struct client *client)
 		return NULL;
 	channels->client = client;
 	channels->hub = hub;
-	for (int i = 0; i < MISSED_REASONS; i++)
-		channels->missed_at[i] = MISSED_NOTHING;
 	loop_task_init(&channels->task, channels_task);
 	list_append(&hub_branch(hub, client->worker)->clients,
 	    &channels->node);
@@ -406,10 +408,7 @@ leave_send_mark(struct server *server, struct channels *channels)
 	buf_clear(out);
 	began = msg_begin(out, 'Q');
 	hub_put_name(out, "LISTEN", hub_mark_channel());
-	hub_put_name(out, "NOTIFY", hub_mark_channel());
-	out->len--;			/* its semicolon */
-	buf_printf(out, ",'%llu %llu'", (unsigned long long)client->id,
-	    (unsigned long long)channels->serial);
+	hub_put_mark(out, client->id, channels->serial);
 	return leave_send(server, out, began);
 }
 
@@ -556,9 +555,29 @@ channels_take_over(struct channels *channels)
 			continue;	/* the next server has it again */
 		seat->marked = true;
 		seat->by_server = false;
-		seat->by_hub = true;
+		seat->lost = true;
 	}
+	channels_mark_anew(channels);
 	channels_tell_later(channels->client);
+}
+
+void
+channels_mark_anew(struct channels *channels)
+{
+	uint64_t serial = ++channels->serial;
+	bool any = false, asked;
+	struct seat *seat;
+
+	each_seat(seat, channels)
+		if (seat->lost && !seat->by_server) {
+			seat->serial = serial;
+			any = true;
+		}
+	asked = any && hub_mark(channels->hub, channels->client->id, serial);
+	/* Rather twice than never. */
+	each_seat(seat, channels)
+		if (any && !asked && seat->serial == serial)
+			seat->by_hub = true;
 }
 
 void

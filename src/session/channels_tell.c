@@ -33,6 +33,7 @@
 #define OWN_MAX 4096
 /* For how long such a copy is awaited that may have been lost. */
 #define OWN_DOUBT_US 1000000
+#define MISSED_SQLSTATE "01000"
 /* In place of its type, of what is held and not to be told any more. */
 #define HELD_FORGOTTEN 'x'
 
@@ -60,14 +61,14 @@ own_note(struct channels *channels, uint32_t pid, struct span name,
 	return true;
 }
 
-/* The hub's copy of what has been told? Then that is settled. Both come in
- * the order of the commits: what was told before it and has not come yet never
- * will. */
+/* The hub's copy of what has been told, one of the first `count`? Then that is
+ * settled. Both come in the order of the commits: what was told before it and
+ * has not come yet never will. */
 static bool
-own_take(struct channels *channels, uint32_t pid, struct span name,
-    struct span payload)
+own_take(struct channels *channels, unsigned count, uint32_t pid,
+    struct span name, struct span payload)
 {
-	for (unsigned i = 0; i < channels->own_count; i++) {
+	for (unsigned i = 0; i < count; i++) {
 		struct own *own = &channels->own[i];
 		if (own->pid != pid || own->channel != span_hash(name) ||
 		    own->payload != span_hash(payload) ||
@@ -81,16 +82,6 @@ own_take(struct channels *channels, uint32_t pid, struct span name,
 	return false;
 }
 
-/* Copies may be among what was lost. One that was not comes soon; later, what
- * is equal to it is another client's. */
-static void
-own_doubt(struct channels *channels)
-{
-	for (unsigned i = 0; i < channels->own_count; i++)
-		if (channels->own[i].until_us == 0)
-			channels->own[i].until_us = clock_us() + OWN_DOUBT_US;
-}
-
 static bool
 notification_parse(struct span bytes, uint32_t *ret_pid,
     struct span *ret_name, struct span *ret_payload)
@@ -101,6 +92,69 @@ notification_parse(struct span bytes, uint32_t *ret_pid,
 	*ret_name = body_text(&body);
 	*ret_payload = body_text(&body);
 	return body_is_done(&body);
+}
+
+/* A notification that is held at `at`; false: something else. */
+static bool
+held_parse(const struct buf *held, size_t at, const struct frame *frame,
+    uint32_t *ret_pid, struct span *ret_name, struct span *ret_payload)
+{
+	if (frame->type != 'A')
+		return false;
+	check(notification_parse((struct span){ held->at + at + FRAME_HEADER,
+	    frame->body }, ret_pid, ret_name, ret_payload));
+	return true;
+}
+
+/* So many, the oldest, are in doubt. */
+static unsigned
+own_doubtful(const struct channels *channels)
+{
+	unsigned count = 0;
+
+	while (count < channels->own_count &&
+	    channels->own[count].until_us != 0)
+		count++;
+	return count;
+}
+
+/* Copies may be among what was lost. One that was not comes soon; later, what
+ * is equal to it is another client's. Those that have come already may have to
+ * wait here for longer than that, and are settled now. */
+static void
+own_doubt(struct channels *channels)
+{
+	struct buf *held = &channels->held;
+	struct span name, payload;
+	struct frame frame;
+	uint32_t pid;
+
+	for (size_t at = 0; channels->own_count > 0 && frame_peek(held->at +
+	    at, held->len - at, &frame) == FRAME_OK;
+	    at += FRAME_HEADER + frame.body)
+		if (held_parse(held, at, &frame, &pid, &name, &payload) &&
+		    own_take(channels, channels->own_count, pid, name,
+		    payload))
+			held->at[at] = HELD_FORGOTTEN;
+	for (unsigned i = 0; i < channels->own_count; i++)
+		if (channels->own[i].until_us == 0)
+			channels->own[i].until_us = clock_us() + OWN_DOUBT_US;
+}
+
+/* The server's copy of the mark: from here on it is the hub's turn. */
+static void
+channels_server_marked(struct channels *channels)
+{
+	struct seat *seat;
+	bool lost = false;
+
+	each_seat(seat, channels)
+		if (seat->marked) {
+			lost = lost || (seat->lost && seat->by_server);
+			seat->by_server = false;
+		}
+	if (lost)
+		channels_mark_anew(channels);
 }
 
 enum channels_verdict
@@ -117,9 +171,8 @@ channels_judge(struct server *server, struct span body)
 		return CHANNELS_DROP;
 	channels = server->client->channels;
 	if (channels != NULL && span_eq(name, hub_mark_channel())) {
-		each_seat(seat, channels)
-			if (seat->marked && pid == server->pid)
-				seat->by_server = false;
+		if (pid == server->pid)
+			channels_server_marked(channels);
 		return CHANNELS_DROP;
 	}
 	seat = channels == NULL ? NULL : seat_find(channels, name);
@@ -155,34 +208,72 @@ channels_tell_own(struct client *client, struct span body)
 		stream_send(&client->s, out->at, out->len);
 }
 
-/* Where in `held` the next NOTICE has its place; MISSED_NOTHING. */
-static size_t
-first_missed(const struct channels *channels)
-{
-	size_t first = MISSED_NOTHING;
+static const char *const missed_texts[] = {
+	[MISSED_HUB] = "notifications may have been missed: the connection "
+	    "that listens for this client was lost",
+	[MISSED_ENCODING] = "notifications have been missed: they are not in "
+	    "this client's encoding",
+	[MISSED_FULL] = "notifications have been missed: too many were "
+	    "waiting to be sent to this client",
+};
 
-	for (int i = 0; i < MISSED_REASONS; i++)
-		if (channels->missed_at[i] < first)
-			first = channels->missed_at[i];
-	return first;
+/* A NOTICE behind what is held, if it does not stand there already. */
+static void
+held_put_notice(struct buf *held, const char *text)
+{
+	const struct msg_error notice = {
+		.severity = "NOTICE", .sqlstate = MISSED_SQLSTATE,
+		.message = text,
+	};
+	size_t at = held->len;
+
+	msg_notice(held, &notice);
+	if (held->failed)
+		return;
+
+	size_t len = held->len - at;
+	if (at >= len && memcmp(held->at + at - len, held->at + at, len) == 0)
+		held->len = at;
+}
+
+/* No memory, not even for what is held already. */
+static void
+held_lose(struct channels *channels)
+{
+	buf_finish(&channels->held);
+	channels->is_full = true;
+	own_doubt(channels);
 }
 
 void
 channels_miss(struct channels *channels, enum missed why)
 {
-	if (channels->missed_at[why] == MISSED_NOTHING)
-		channels->missed_at[why] = channels->held.len;
-	own_doubt(channels);
+	struct buf *held = &channels->held;
+
+	if (channels->is_full)
+		return;
+	if (why != MISSED_ENCODING)
+		own_doubt(channels);
+	if (why == MISSED_FULL || held->len > HELD_MAX) {
+		channels->is_full = true;
+		return;
+	}
+	held_put_notice(held, missed_texts[why]);
+	if (held->failed)
+		held_lose(channels);
+}
+
+static bool
+channels_have_news(const struct channels *channels)
+{
+	return channels->held.len > 0 || channels->is_full;
 }
 
 void
 channels_tell_later(struct client *client)
 {
-	struct channels *channels = client->channels;
-
-	if (channels != NULL && (channels->held.len > 0 ||
-	    first_missed(channels) != MISSED_NOTHING))
-		loop_defer(client->worker->loop, &channels->task);
+	if (client->channels != NULL && channels_have_news(client->channels))
+		loop_defer(client->worker->loop, &client->channels->task);
 }
 
 /* As a direct connection: between two transactions, and nothing under way. */
@@ -200,27 +291,6 @@ client_may_be_told(const struct client *client)
 	    server->relay.left == 0;
 }
 
-/* The NOTICEs whose turn it is. */
-static void
-channels_tell_missed(struct channels *channels)
-{
-	static const char *const texts[MISSED_REASONS] = {
-		[MISSED_HUB] = "notifications may have been missed: the "
-		    "connection that listens for this client was lost",
-		[MISSED_FULL] = "notifications have been missed: too many "
-		    "were waiting to be sent to this client",
-		[MISSED_ENCODING] = "notifications have been missed: they are "
-		    "not in this client's encoding",
-	};
-
-	for (int i = 0; i < MISSED_REASONS; i++) {
-		if (channels->missed_at[i] != 0)
-			continue;
-		channels->missed_at[i] = MISSED_NOTHING;
-		client_notice(channels->client, "01000", texts[i]);
-	}
-}
-
 /* Those of a channel that the client has unlistened to are not told, even if
  * it listens again before it could be. */
 void
@@ -235,9 +305,8 @@ held_forget(struct channels *channels, struct span name)
 
 	for (size_t at = 0; frame_peek(held->at + at, held->len - at,
 	    &frame) == FRAME_OK; at += FRAME_HEADER + frame.body) {
-		check(notification_parse((struct span){ held->at + at +
-		    FRAME_HEADER, frame.body }, &pid, &of, &payload));
-		if (span_eq(of, name))
+		if (held_parse(held, at, &frame, &pid, &of, &payload) &&
+		    span_eq(of, name))
 			held->at[at] = HELD_FORGOTTEN;
 	}
 	for (unsigned i = 0; i < channels->own_count; i++)
@@ -246,33 +315,31 @@ held_forget(struct channels *channels, struct span name)
 	channels->own_count = kept;
 }
 
-/* Composes what is held, up to a limit and to the next NOTICE; returns how
- * many bytes that took. What the client has had from its server is left out.*/
+/* Composes what is held, up to a limit; returns how many bytes that took.
+ * What the client has had from its server is left out. */
 static size_t
 channels_compose_held(struct channels *channels, struct buf *out)
 {
 	const struct buf *held = &channels->held;
-	size_t end = first_missed(channels);
 	struct span name, payload;
 	struct frame frame;
 	size_t at = 0;
 	uint32_t pid;
 
 	buf_clear(out);
-	while (at < end && out->len < TELL_MAX && frame_peek(
-	    held->at + at, held->len - at, &frame) == FRAME_OK) {
-		struct span body = { held->at + at + FRAME_HEADER,
-		    frame.body };
+	for (; out->len < TELL_MAX && frame_peek(held->at + at,
+	    held->len - at, &frame) == FRAME_OK;
+	    at += FRAME_HEADER + frame.body) {
 		const struct seat *seat;
 
-		at += FRAME_HEADER + frame.body;
-		if (frame.type == HELD_FORGOTTEN)
+		if (frame.type == 'N')
+			buf_add(out, held->at + at, FRAME_HEADER + frame.body);
+		if (!held_parse(held, at, &frame, &pid, &name, &payload))
 			continue;
-		check(notification_parse(body, &pid, &name, &payload));
 		seat = seat_find(channels, name);
-		if (seat != NULL && seat->by_hub &&
-		    !own_take(channels, pid, name, payload))
-			put_notification(out, pid, body);
+		if (seat != NULL && seat->by_hub && !own_take(channels,
+		    channels->own_count, pid, name, payload))
+			buf_add(out, held->at + at, FRAME_HEADER + frame.body);
 	}
 	return at;
 }
@@ -284,13 +351,17 @@ channels_tell_some(struct channels *channels)
 	struct buf *out = &client->worker->scratch;
 	size_t took = channels_compose_held(channels, out);
 
-	if (out->len > 0 && !out->failed)
+	if (out->failed)
+		channels->is_full = true;
+	else if (out->len > 0)
 		stream_send(&client->s, out->at, out->len);
 	buf_cut(&channels->held, took);
-	for (int i = 0; i < MISSED_REASONS; i++)
-		if (channels->missed_at[i] != MISSED_NOTHING)
-			channels->missed_at[i] -= took;
-	channels_tell_missed(channels);
+	if (channels->held.len == 0 && channels->is_full) {
+		channels->is_full = false;
+		own_doubt(channels);
+		client_notice(client, MISSED_SQLSTATE,
+		    missed_texts[MISSED_FULL]);
+	}
 }
 
 void
@@ -302,8 +373,7 @@ channels_task(struct loop_task *task)
 
 	if (!client_may_be_told(client))
 		return;
-	while (!stream_is_blocked(&client->s) && (channels->held.len > 0 ||
-	    first_missed(channels) != MISSED_NOTHING))
+	while (!stream_is_blocked(&client->s) && channels_have_news(channels))
 		channels_tell_some(channels);
 	if (channels->held.len == 0)
 		buf_finish(&channels->held);
@@ -323,17 +393,6 @@ is_ascii(struct span text)
 	return true;
 }
 
-/* No memory: not even for what is held already. */
-static void
-held_lose(struct channels *channels)
-{
-	buf_finish(&channels->held);
-	for (int i = 0; i < MISSED_REASONS; i++)
-		if (channels->missed_at[i] != MISSED_NOTHING)
-			channels->missed_at[i] = 0;
-	channels_miss(channels, MISSED_FULL);
-}
-
 static void
 channels_hold(struct channels *channels, struct span body)
 {
@@ -341,12 +400,15 @@ channels_hold(struct channels *channels, struct span body)
 	struct span name, payload;
 
 	check(notification_parse(body, &pid, &name, &payload));
-	if (channels->missed_at[MISSED_FULL] != MISSED_NOTHING ||
-	    channels->held.len + body.len > HELD_MAX) {
+	if (own_take(channels, own_doubtful(channels), pid, name, payload))
+		return;
+	if (channels->is_full || channels->held.len + body.len > HELD_MAX) {
 		channels_miss(channels, MISSED_FULL);
 	} else if (channels->foreign && !is_ascii((struct span){ name.at,
 	    body.len - 4 })) {
-		channels_miss(channels, MISSED_ENCODING);
+		if (!own_take(channels, channels->own_count, pid, name,
+		    payload))
+			channels_miss(channels, MISSED_ENCODING);
 	} else {
 		put_notification(&channels->held, pid, body);
 		if (channels->held.failed)
@@ -387,12 +449,20 @@ channels_marked(struct worker *worker, uint64_t client_id, uint64_t serial)
 {
 	struct channels *channels = channels_by_id(worker, client_id);
 	struct seat *seat;
+	bool lost = false;
 
 	if (channels == NULL)
 		return;
 	each_seat(seat, channels)
-		if (seat->marked && seat->serial == serial)
+		if (seat->marked && seat->serial == serial) {
+			lost = lost || seat->lost;
+			seat->lost = false;
 			seat->by_hub = true;
+		}
+	if (!lost)
+		return;
+	channels_miss(channels, MISSED_HUB);
+	channels_tell_later(channels->client);
 }
 
 void
@@ -439,9 +509,10 @@ channels_resumed(struct worker *worker, struct hub *hub)
 			if (!seat->ready)
 				continue;
 			/* Its mark may be among what was lost. */
-			seat->by_hub = seat->by_hub || seat->marked;
+			seat->lost = seat->marked && !seat->by_hub;
 			channels_miss(channels, MISSED_HUB);
 		}
+		channels_mark_anew(channels);
 		channels_tell_later(channels->client);
 	}
 }

@@ -27,6 +27,8 @@
 #include "pool/vars.h"
 #include "session/cancel.h"
 #include "session/channels.h"
+#include "session/database.h"
+#include "session/guard.h"
 #include "session/link.h"
 #include "session/migrant.h"
 #include "session/server.h"
@@ -240,6 +242,8 @@ client_release(struct client *client)
 	if (client->server != NULL)
 		link_cut(client);
 	migrant_client_gone(client);
+	if (client->guard != GUARD_NONE)
+		guard_leave(client);
 	if (client->state == CLIENT_CONSOLE)
 		process.console_leave(client);
 	client_login_free(client);
@@ -258,6 +262,7 @@ client_gone(struct client *client)
 	if (client->joined) {
 		client_count_bytes(client, 0);
 		pool_client_left(client->pool, worker->index);
+		database_client_left(client->pool);
 		process.logged_in--;
 	}
 	worker_remove_client(worker, client);
@@ -272,6 +277,8 @@ client_drop(struct client *client)
 	if (client->server != NULL)
 		client_detach(client);
 	migrant_client_gone(client);
+	if (client->guard != GUARD_NONE)
+		guard_leave(client);
 	if (client->state == CLIENT_WAITING)
 		pool_leave(client->pool, &client->wait);
 	if (client->state == CLIENT_CONSOLE)
@@ -302,6 +309,7 @@ client_refuse(struct client *client, enum ending ending, const char *detail)
 	client->begin_failed = client->begin != NULL;
 	if (client->state == CLIENT_WAITING) {
 		pool_leave(client->pool, &client->wait);
+		guard_leave(client);
 		client_error(client, ending, detail);
 		client_move(client, CLIENT_REFUSED);
 		client_arm(client);
@@ -416,6 +424,20 @@ limit_of(uint64_t per_user, uint64_t global)
 }
 
 static void
+client_find_user_limits(const struct conf_user *user,
+    struct client_limits *ret)
+{
+	ret->query_us = limit_of(user->query_timeout_us, ret->query_us);
+	ret->query_wait_us = limit_of(user->query_wait_timeout_us,
+	    ret->query_wait_us);
+	ret->idle_transaction_us = limit_of(user->idle_transaction_timeout_us,
+	    ret->idle_transaction_us);
+	ret->transaction_us = limit_of(user->transaction_timeout_us,
+	    ret->transaction_us);
+	ret->idle_us = limit_of(user->client_idle_timeout_us, ret->idle_us);
+}
+
+static void
 client_find_limits(const struct client *client, struct client_limits *ret)
 {
 	const struct conf_options *o = &client->worker->setup->conf->o;
@@ -426,16 +448,10 @@ client_find_limits(const struct client *client, struct client_limits *ret)
 	ret->idle_transaction_us = o->idle_transaction_timeout_us;
 	ret->transaction_us = o->transaction_timeout_us;
 	ret->idle_us = o->client_idle_timeout_us;
-	if (user == NULL)
-		return;
-	ret->query_us = limit_of(user->query_timeout_us, ret->query_us);
-	ret->query_wait_us = limit_of(user->query_wait_timeout_us,
-	    ret->query_wait_us);
-	ret->idle_transaction_us = limit_of(user->idle_transaction_timeout_us,
-	    ret->idle_transaction_us);
-	ret->transaction_us = limit_of(user->transaction_timeout_us,
-	    ret->transaction_us);
-	ret->idle_us = limit_of(user->client_idle_timeout_us, ret->idle_us);
+	if (user != NULL)
+		client_find_user_limits(user, ret);
+	if (migrant_may_be_silent(client))
+		ret->idle_us = 0;
 }
 
 /* Of a linked client between two queries: in a transaction, or in a session

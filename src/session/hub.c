@@ -40,6 +40,7 @@
 #include "net/loop.h"
 #include "pool/pool.h"
 #include "session/channels.h"
+#include "session/database.h"
 #include "session/owed.h"
 #include "session/server.h"
 #include "session/setup.h"
@@ -61,8 +62,9 @@ struct hub {
 	struct worker *worker;		/* where it lives */
 	struct server *server;		/* NULL = none */
 	bool is_open;			/* the server is logged in */
-	bool is_up;			/* ... and listens to all channels */
-	bool was_lost;			/* all are to be told when it is up */
+	bool is_hearing;		/* ... and listens to all channels */
+	bool is_up;			/* ... and has said so */
+	bool was_lost;			/* all are to be told when it hears */
 	struct hash channels;		/* struct hub_channel */
 	struct list asked;		/* struct hub_mail: to be answered, in
 					 * order; what was sent stands behind
@@ -86,6 +88,7 @@ struct hub_channel {
 enum hub_news {
 	HUB_SUBSCRIBE,
 	HUB_UNSUBSCRIBE,
+	HUB_MARK_ANEW,
 	HUB_RETIRE,
 	/* from the hub to a worker: */
 	HUB_ANSWER,
@@ -240,6 +243,19 @@ hub_unsubscribe(struct hub *hub, const struct worker *from,
 	mail_post(mail, hub->worker);
 }
 
+bool
+hub_mark(struct hub *hub, uint64_t client_id, uint64_t serial)
+{
+	struct hub_mail *mail = mail_create(hub, HUB_MARK_ANEW, SPAN_NONE);
+
+	if (mail == NULL)
+		return false;
+	mail->client_id = client_id;
+	mail->serial = serial;
+	mail_post(mail, hub->worker);
+	return true;
+}
+
 void
 hub_retire(struct pool *pool)
 {
@@ -284,6 +300,14 @@ hub_put_name(struct buf *out, const char *word, struct span name)
 		buf_add(out, name.at + i, 1);
 	}
 	buf_add_text(out, "\";");
+}
+
+void
+hub_put_mark(struct buf *out, uint64_t client_id, uint64_t serial)
+{
+	buf_printf(out, "NOTIFY \"%.*s\",'%llu %llu'",
+	    SPAN_ARG(hub_mark_channel()), (unsigned long long)client_id,
+	    (unsigned long long)serial);
 }
 
 /*
@@ -512,6 +536,18 @@ hub_tell_resumed(struct hub *hub)
 	}
 }
 
+/* What was notified after its LISTENs comes before their answer: the first of
+ * it says as well that they have been committed. */
+static void
+hub_hears(struct hub *hub)
+{
+	if (hub->is_hearing)
+		return;
+	hub->is_hearing = true;
+	if (hub->was_lost)
+		hub_tell_resumed(hub);
+}
+
 void
 hub_answered(struct server *server)
 {
@@ -530,10 +566,9 @@ hub_answered(struct server *server)
 		hub_answer(container_of(first, struct hub_mail, node), true);
 		return;
 	}
+	hub_hears(hub);
 	hub->is_up = true;
 	hub->failures = 0;
-	if (hub->was_lost)
-		hub_tell_resumed(hub);
 	hub_answer_all(hub, true, false);
 }
 
@@ -545,9 +580,10 @@ hub_gone(struct server *server)
 	check(hub->server == server);
 	pool_release_aside(hub->pool);
 	hub->failures = hub->is_up ? 0 : hub->failures + 1;
-	hub->was_lost = hub->was_lost || hub->is_up;
+	hub->was_lost = hub->was_lost || hub->is_hearing;
 	hub->server = NULL;
 	hub->is_open = false;
+	hub->is_hearing = false;
 	hub->is_up = false;
 	hub->asked_us = 0;
 	if (process.leaving == LEAVING_NOW)
@@ -557,6 +593,15 @@ hub_gone(struct server *server)
 		hub_put_off(hub);
 	else
 		hub->was_lost = false;
+}
+
+/* It would linger where no connection is to idle. */
+static bool
+hub_is_out_of_place(const struct hub *hub)
+{
+	return !hub_is_wanted(hub) && hub->server != NULL &&
+	    hub->server->state == SERVER_LISTENING &&
+	    database_is_left_alone(hub->pool);
 }
 
 static void
@@ -575,12 +620,23 @@ hub_look_after(struct hub *hub)
 	else if (limit_us > 0 && hub->asked_us != 0 &&
 	    now_us >= hub->asked_us + limit_us)
 		server_close(server, "no answer to a query of ours");
+	else if (hub_is_out_of_place(hub))
+		server_close(server, "nobody listens");
 	else if (hub_is_wanted(hub) || server->owed.count > 0)
 		hub->empty_us = 0;
 	else if (hub->empty_us == 0)
 		hub->empty_us = now_us;
 	else if (now_us >= hub->empty_us + HUB_LINGER_US)
 		server_close(server, "nobody listens");
+}
+
+void
+hub_vacate(struct pool *pool, const struct worker *here)
+{
+	struct hub *hub = hub_find(pool);
+
+	if (hub != NULL && hub->worker == here && hub_is_out_of_place(hub))
+		server_close(hub->server, "nobody listens");
 }
 
 static void
@@ -636,6 +692,8 @@ hub_notified(struct server *server, struct span bytes)
 	struct span payload = body_text(&body);
 	if (!body_is_done(&body))
 		return false;
+	if (hub->is_open)
+		hub_hears(hub);
 	if (span_eq(name, hub_mark_channel())) {
 		hub_pass_mark(hub, payload);
 		return true;
@@ -695,10 +753,28 @@ hub_read_unsubscribe(struct hub *hub, struct hub_mail *mail)
 	while (next_name(&names, &name))
 		if (channel_leave(hub, mail->from, name))
 			hub_put_name(out, "UNLISTEN", name);
+	if (hub_is_out_of_place(hub))
+		server_close(hub->server, "nobody listens");
 	if (!hub->is_open || out->len == empty) {
 		mem_free(mail);
 		return;
 	}
+	mail->sent = true;
+	list_append(&hub->asked, &mail->node);
+	hub_ask(hub, out, began);
+}
+
+static void
+hub_read_mark(struct hub *hub, struct hub_mail *mail)
+{
+	size_t began;
+	struct buf *out = hub_begin(hub, &began);
+
+	if (!hub->is_open) {
+		mem_free(mail);
+		return;
+	}
+	hub_put_mark(out, mail->client_id, mail->serial);
 	mail->sent = true;
 	list_append(&hub->asked, &mail->node);
 	hub_ask(hub, out, began);
@@ -716,6 +792,9 @@ hub_read(struct hub_mail *mail)
 		return;
 	case HUB_UNSUBSCRIBE:
 		hub_read_unsubscribe(hub, mail);
+		return;
+	case HUB_MARK_ANEW:
+		hub_read_mark(hub, mail);
 		return;
 	case HUB_RETIRE:
 		if (hub->server != NULL)

@@ -35,10 +35,13 @@
 #include "session/cancel.h"
 #include "session/channels.h"
 #include "session/client.h"
+#include "session/database.h"
+#include "session/guard.h"
 #include "session/hub.h"
 #include "session/migrant.h"
 #include "session/server.h"
 #include "session/setup.h"
+#include "session/slow.h"
 #include "session/state.h"
 #include "session/worker.h"
 #include "wire/body.h"
@@ -143,13 +146,12 @@ link_join(struct server *server, struct client *client)
 	check(server->client == NULL && client->server == NULL);
 	check(server->owed.count == 0 && server->status == 'I');
 	check(server->worker == client->worker);
+	server->waited_us = 0;
 	if (client->state == CLIENT_WAITING) {
-		uint64_t waited_us = now_us - client->state_us;
-		stat_add(&shard->stat, STAT_wait_time, waited_us);
-		hist_add(&shard->wait_time, waited_us);
-	} else {
-		hist_add(&shard->wait_time, 0);
+		server->waited_us = now_us - client->state_us;
+		stat_add(&shard->stat, STAT_wait_time, server->waited_us);
 	}
+	hist_add(&shard->wait_time, server->waited_us);
 	server->client = client;
 	client->server = server;
 	server->max_statements = client_tracks_statements(client) ?
@@ -301,17 +303,22 @@ link_retry(struct worker *worker, uint64_t client_id)
 }
 
 void
-link_query_ended(struct client *client)
+link_query_ended(struct client *client, const char *sql)
 {
 	struct server *server = client->server;
 	struct pool_shard *shard =
 	    &client->pool->shard[client->worker->index];
 	uint64_t now_us = clock_us();
 	uint64_t took_us = now_us - client->query_us;
+	uint64_t slow_us =
+	    client->worker->setup->conf->o.log_min_duration_us;
 
 	stat_add(&shard->stat, STAT_query_count, 1);
 	stat_add(&shard->stat, STAT_query_time, took_us);
 	hist_add(&shard->query_time, took_us);
+	if (slow_us > 0 && server->waited_us + took_us >= slow_us)
+		slow_log_query(client, server->waited_us, took_us, sql);
+	server->waited_us = 0;
 	client->query_us = server->owed.count > 0 ? now_us : 0;
 	client->in_transaction = server->status != 'I';
 	if (server->status == 'I') {
@@ -341,6 +348,7 @@ link_is_over(const struct client *client)
 	return server->status == 'I' && server->owed.count == 0 &&
 	    !server->owed.batch_open &&
 	    client->relay.left == 0 && server->relay.left == 0 &&
+	    client->database_step == NULL &&
 	    server->touched == 0 && !server->recheck && !server->audited &&
 	    (server->migrant != NULL ? migrant_is_done(client) &&
 	    server->pins == 0 && pool_mode(client->pool) != POOL_SESSION :
@@ -360,9 +368,12 @@ link_undo(struct client *client)
 	client_count_bytes(client, 0);
 	client->pool->shard[client->worker->index].active--;
 	channels_unlinked(server, client);
+	database_ended(client);
 	migrant_unrest(client);
+	guard_leave(client);
 	if (server->migrant != NULL)
 		migrant_parted(client, server);
+	plans_unlinked(server);
 	server->request_us = client->request_us;
 	server->client = NULL;
 	client->server = NULL;
@@ -483,6 +494,7 @@ server_give(struct server *server)
 		server_arm_idle(server);
 		migrant_look(server->worker, server->pool);
 		worker_make_room(server->worker, server->pool);
+		database_server_idles(server);
 		break;
 	case POOL_HERE:
 		link_serve(server, container_of(wait, struct client, wait));

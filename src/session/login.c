@@ -31,6 +31,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "net/tls.h"
+#include "pool/created.h"
 #include "pool/vars.h"
 #include "session/cancel.h"
 #include "session/client.h"
@@ -63,6 +64,8 @@ struct login_job {
 /* What only matters until the client is logged in. */
 struct client_login {
 	char *user, *database;
+	char *origin;			/* through which a client has created
+					 * the database; NULL = none has */
 	struct login *exchange;
 	struct login_job *job;
 	struct lookup *lookup;		/* an auth_query under way */
@@ -96,6 +99,7 @@ client_login_free(struct client *client)
 	vars_unref(login->brought);
 	mem_free(login->user);
 	mem_free(login->database);
+	mem_free(login->origin);
 	setup_unref(login->setup);
 	mem_delete(&client_login_type, login);
 }
@@ -353,7 +357,8 @@ login_verified(struct client *client)
 		login_console(client);
 		return;
 	}
-	db = conf_find_database(setup->conf, span_of(login->database));
+	db = created_find_entry(setup->conf, span_of(login->database),
+	    span_of(login->user));
 	if (db == NULL) {
 		login_no_database(client);
 		return;
@@ -444,6 +449,14 @@ login_looked_up(void *arg, const struct secret *secret)
 	    out);
 }
 
+/* The database whose users are asked for: one that a client has just created
+ * has none of its own to be asked. */
+static const char *
+login_database(const struct client_login *login)
+{
+	return login->origin != NULL ? login->origin : login->database;
+}
+
 static void
 login_find_secret(struct client *client)
 {
@@ -453,10 +466,10 @@ login_find_secret(struct client *client)
 	    users_find(login->setup->users, span_of(login->user));
 
 	if (secret == NULL && lookup_is_configured(login->setup->conf,
-	    login->database)) {
+	    login_database(login))) {
 		stream_pause(&client->s, PAUSE_HELPER);
-		lookup_start(client->worker, login->database, login->user,
-		    login_looked_up, client, &login->lookup);
+		lookup_start(client->worker, login_database(login),
+		    login->user, login_looked_up, client, &login->lookup);
 		return;
 	}
 	buf_clear(out);
@@ -489,7 +502,7 @@ login_act(struct client *client, enum login_step step, struct buf *out)
 
 	char prefix[512], message[320];
 	if (login->from_query)
-		users_cache_refresh(span_of(login->database),
+		users_cache_refresh(span_of(login_database(login)),
 		    span_of(login->user));
 	log_line(LOG_LEVEL_DEBUG, client_prefix(client, prefix,
 	    sizeof(prefix)), "login failed: %s", login_why(login->exchange));
@@ -604,6 +617,8 @@ login_begin_exchange(struct client *client)
 		.scram_iterations = login->setup->conf->o.scram_iterations,
 	};
 
+	login->origin = created_origin(login->setup->conf,
+	    span_of(login->database), span_of(login->user));
 	client_move(client, CLIENT_AUTH);
 	if (login_is_owner(client)) {
 		client->is_admin = true;

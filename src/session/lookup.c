@@ -17,6 +17,7 @@
 #include "base/mem.h"
 #include "conf/conf.h"
 #include "net/ask.h"
+#include "pool/target.h"
 #include "session/setup.h"
 #include "session/worker.h"
 
@@ -28,6 +29,7 @@ struct lookup_source {
 	char *name;			/* of the database entry */
 	struct ask *ask;
 	const struct conf *conf;	/* it was made from this one */
+	struct target *target;		/* where it is connected to */
 };
 
 struct lookup {
@@ -43,6 +45,7 @@ MEM_TYPE(lookup_source_type, lookup_source);
 /* How to ask about the users of a database. */
 struct lookup_way {
 	const struct conf_database *at;	/* where the query runs */
+	const char *database;		/* the name that leads there */
 	const char *user;
 	const char *query;
 };
@@ -64,6 +67,7 @@ lookup_way(const struct conf *conf, const char *database,
 	if (db != NULL && db->auth_dbname != NULL)
 		at = db->auth_dbname;
 	ret->at = at[0] == '\0' ? db : conf_find_database(conf, span_of(at));
+	ret->database = at[0] == '\0' ? database : at;
 	return ret->at != NULL && ret->user[0] != '\0' &&
 	    ret->query[0] != '\0';
 }
@@ -77,8 +81,7 @@ lookup_is_configured(const struct conf *conf, const char *database)
 }
 
 static struct ask *
-source_open(struct worker *worker, const struct lookup_way *way,
-    const char *database)
+source_open(struct worker *worker, const struct lookup_way *way)
 {
 	static const char *const modes[] = {
 		"disable", "allow", "prefer", "require", "verify-ca",
@@ -97,7 +100,7 @@ source_open(struct worker *worker, const struct lookup_way *way,
 	struct ask_settings settings = {
 		.host = db->hosts[0], .port = db->port,
 		.dbname = db->dbname != NULL ? db->dbname :
-		    db->is_fallback ? database : db->name,
+		    db->is_fallback ? way->database : db->name,
 		.user = way->user,
 		.password = password != NULL ? password :
 		    db->user != NULL && strcmp(db->user, way->user) == 0 ?
@@ -146,13 +149,31 @@ source_get(struct worker *worker, const struct lookup_way *way,
 		return NULL;
 	source->conf = worker->setup->conf;
 	source->name = mem_strdup(database);
-	source->ask = source_open(worker, way, database);
+	source->ask = source_open(worker, way);
+	source->target = target_get(way->at, span_of(way->database));
 	if (source->name == NULL || source->ask == NULL ||
 	    !hash_add(&worker->asks, &source->by_name, hash)) {
 		source_destroy(source);
 		return NULL;
 	}
 	return source->ask;
+}
+
+void
+lookup_vacate(struct worker *worker, const struct target *target)
+{
+	struct hash_node *node = NULL, *after;
+
+	for (node = hash_walk(&worker->asks, NULL); node != NULL;
+	    node = after) {
+		struct lookup_source *source =
+		    container_of(node, struct lookup_source, by_name);
+		after = hash_walk(&worker->asks, node);
+		if (source->target != target || !ask_is_at_rest(source->ask))
+			continue;
+		hash_remove(&worker->asks, node);
+		source_destroy(source);
+	}
 }
 
 void

@@ -44,6 +44,7 @@
 #include "pool/vars.h"
 #include "session/cancel.h"
 #include "session/client.h"
+#include "session/guard.h"
 #include "session/link.h"
 #include "session/server.h"
 #include "session/setup.h"
@@ -141,6 +142,7 @@ held_go_on_run(struct worker *worker, void *arg)
 		if (client->migrant == NULL)
 			stream_resume(&client->s, PAUSE_MIGRATION);
 	}
+	guard_go_on(worker);
 }
 
 /* Ends what keeps the app's transactions of a database running. */
@@ -267,6 +269,7 @@ migrant_adopt(struct migrant *migrant, struct server *server)
 	server->migrant = migrant;
 	server->uncounted = true;
 	pool_put_aside(server->pool);
+	server->pool->migrating++;
 	worker_pool_shrunk(migrant->worker, server->pool);
 	/* What the pool had one busy server less for. */
 	migrant_look(migrant->worker, server->pool);
@@ -298,12 +301,13 @@ migrant_server_gone(struct server *server)
 	struct migrant *migrant = server->migrant;
 
 	pool_release_aside(server->pool);
+	server->pool->migrating--;
 	server->migrant = NULL;
 	check(migrant->client == NULL);
 	if (server->last_words != NULL)
 		migrant->error = server->last_words;
-	migrant_destroy(migrant, atomic_load(&server->pool->target), migrant->error == NULL ?
-	    "done" : "failed", migrant->error);
+	migrant_destroy(migrant, atomic_load(&server->pool->target),
+	    migrant->error == NULL ? "done" : "failed", migrant->error);
 }
 
 void
@@ -408,6 +412,8 @@ migrant_idle_timer(struct migrant *migrant)
 	uint64_t limit_us = migrant_options(migrant)->migration_idle_timeout_us;
 	uint64_t idle_us = migrant->who.idle_us;
 
+	if (migrant_may_be_silent(client))
+		limit_us = 0;
 	if (limit_us != 0 && idle_us != 0 &&
 	    clock_us() >= idle_us + limit_us &&
 	    migration_is_awaited(migrant->who.migration)) {
@@ -477,6 +483,12 @@ migrant_declared(const struct client *client)
 	    conf_list_has(o->migration_applications, application)))
 		return tool_of(TOOL_DECLARED);
 	return application.len > 0 ? detect_application(application) : NULL;
+}
+
+bool
+migrant_may_be_silent(const struct client *client)
+{
+	return client->migrates == tool_of(TOOL_COMMAND);
 }
 
 bool
@@ -567,7 +579,8 @@ migrant_enters(struct migrant *migrant)
 /* All that was asked before must have been answered: the end of a transaction
  * is seen by that. */
 static bool
-migrant_sends_ddl(struct pass *pass, struct migrant *migrant)
+migrant_sends_ddl(struct pass *pass, struct migrant *migrant,
+    struct span sql)
 {
 	struct migration_limits limits = migrant_limits(migrant);
 	struct migration_news news = { 0 };
@@ -579,7 +592,7 @@ migrant_sends_ddl(struct pass *pass, struct migrant *migrant)
 		return false;
 	if (pass->client->server->status == 'E')
 		return true;		/* it will not run */
-	answer = migration_ddl(&migrant->who, &limits, &news);
+	answer = migration_ddl(&migrant->who, sql, &limits, &news);
 	next_us = migration_tick(&migrant->who, &limits, &ticked, &news);
 	migrant_obey(migrant->worker, client_target(pass->client), &news);
 	if (answer == MIGRATION_HOLD)
@@ -625,7 +638,7 @@ migrant_sends(struct pass *pass, const struct frame *frame,
 	if (frame->type == 'P')
 		return true;		/* that locks nothing */
 	if (migrant_blocks(pass, frame, effects, sql))
-		return migrant_sends_ddl(pass, migrant);
+		return migrant_sends_ddl(pass, migrant, sql);
 	if (effects & SQL_DDL)
 		migration_count_ddl(&migrant->who);
 	return true;
@@ -683,7 +696,10 @@ migrant_is_done(const struct client *client)
 		linger_us = 0;
 	else if (process.leaving != STAYING)
 		linger_us = LINGER_READING_US;
+	/* Not while its statement is under way, nor before it was sent: the
+	 * server may be about to get the client's parameters. */
 	return client->migrates == NULL && !migrant->waits &&
+	    migrant->who.idle_us != 0 &&
 	    clock_us() >= migrant->sign_us + linger_us;
 }
 

@@ -36,11 +36,10 @@ void
 owed_finish(struct owed *owed)
 {
 	while (owed->count > 0) {
-		struct owed_entry *entry = owed_head(owed);
-		stmt_unref(entry->stmt);
-		owed_change_free(entry->change);
+		owed_entry_clear(owed_head(owed));
 		owed_pop(owed);
 	}
+	mem_free(owed->sql);
 	mem_free(owed->ring);
 	memset(owed, 0, sizeof(*owed));
 }
@@ -87,6 +86,10 @@ owed_push(struct owed *owed, enum owed_kind kind, enum owed_action action)
 	owed_count(owed, entry, 1);
 	if (action != OWED_LOCAL && kind < OWED_SYNC)
 		owed->batch_open = true;
+	if (action == OWED_FORWARD && kind >= OWED_SYNC) {
+		entry->sql = owed->sql;
+		owed->sql = NULL;
+	}
 	return entry;
 }
 
@@ -148,7 +151,8 @@ owed_is_uncertain(const struct owed *owed, const char *name, size_t len)
 		const struct owed_entry *entry = owed_at(owed, i);
 		bool about = entry_is_about(entry, name, len);
 
-		if (about && (earlier || entry->kind == OWED_QUERY))
+		if (about && (earlier ||
+		    (entry->kind == OWED_QUERY && len > 0)))
 			return true;
 		if (about && len == 0)
 			return false;
@@ -165,7 +169,8 @@ owed_is_pending(const struct owed *owed, const struct stmt *stmt)
 	for (uint32_t i = owed->count; i-- > 0;) {
 		const struct owed_entry *entry = owed_at(owed, i);
 
-		if (earlier && entry->stmt == stmt)
+		if (earlier && entry->stmt == stmt &&
+		    entry->kind != OWED_DESCRIBE)
 			return true;
 		earlier = earlier || entry->kind == OWED_SYNC;
 	}
@@ -198,10 +203,16 @@ owed_may_end(const struct owed *owed)
 }
 
 void
-owed_change_free(struct owed_change *change)
+owed_entry_clear(struct owed_entry *entry)
 {
-	if (change == NULL)
-		return;
-	stmt_unref(change->was);
-	mem_free(change);
+	stmt_unref(entry->stmt);
+	stmt_unref(entry->unnamed_was);
+	if (entry->change != NULL)
+		stmt_unref(entry->change->was);
+	mem_free(entry->change);
+	mem_free(entry->sql);
+	entry->sql = NULL;
+	entry->stmt = NULL;
+	entry->unnamed_was = NULL;
+	entry->change = NULL;
 }

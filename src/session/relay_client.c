@@ -30,12 +30,15 @@
 #include "pool/vars.h"
 #include "session/channels.h"
 #include "session/client.h"
+#include "session/database.h"
+#include "session/guard.h"
 #include "session/link.h"
 #include "session/migrant.h"
 #include "session/owed.h"
 #include "session/pass.h"
 #include "session/server.h"
 #include "session/setup.h"
+#include "session/slow.h"
 #include "session/state.h"
 #include "session/worker.h"
 #include "wire/body.h"
@@ -250,6 +253,13 @@ pass_must_wait(struct client *client)
 	return true;
 }
 
+bool
+pass_database(struct client *client, uint32_t effects, struct span sql)
+{
+	return (effects & SQL_DATABASE) == 0 || (!pass_must_wait(client) &&
+	    database_may_pass(client, effects, sql));
+}
+
 /*
  * DEALLOCATE is about the client's names, of which the server knows nothing.
  * True: it was answered (*ret_go_on says whether the walk goes on).
@@ -276,6 +286,9 @@ pass_deallocate(struct pass *pass, const struct frame *frame,
 	    server->owed.skipping || server->status == 'E' ||
 	    state_has_prepared(server)))
 		return false;
+	/* As any simple query does. */
+	stmt_unref(client->unnamed);
+	client->unnamed = NULL;
 	if (effects == SQL_DEALLOCATE_ALL) {
 		stmt_names_clear(&client->names);
 		*ret_go_on = pass_answer(pass, frame, "DEALLOCATE ALL");
@@ -325,11 +338,26 @@ pass_put_refusal(struct pass *pass, char type, const char *sqlstate,
 	pass_put_bytes(pass, out);
 }
 
+/* A simple query takes the unnamed statement with it, unless it is skipped. */
+static struct owed_entry *
+pass_owe_query(struct pass *pass)
+{
+	struct client *client = pass->client;
+	struct owed_entry *entry = pass_owe(pass, OWED_QUERY, OWED_FORWARD);
+
+	if (entry == NULL)
+		return NULL;
+	entry->unnamed = true;
+	entry->unnamed_was = client->unnamed;
+	client->unnamed = NULL;
+	return entry;
+}
+
 bool
 pass_refuse_query(struct pass *pass, const struct frame *frame,
     const char *sqlstate, const char *message, const char *hint)
 {
-	if (pass_owe(pass, OWED_QUERY, OWED_FORWARD) == NULL)
+	if (pass_owe_query(pass) == NULL)
 		return false;
 	pass_put_refusal(pass, 'Q', sqlstate, message, hint);
 	return pass_drop(pass, frame);
@@ -387,7 +415,7 @@ pass_query(struct pass *pass, const struct frame *frame)
 		    effects, pass_sql(pass, frame), name, &go_on))
 			return go_on;
 	}
-	if (!pass_link(pass))
+	if (guard_stops(client, pass_sql(pass, frame)) || !pass_link(pass))
 		return false;
 
 	struct server *server = client->server;
@@ -395,6 +423,8 @@ pass_query(struct pass *pass, const struct frame *frame)
 		return pass_as_is(pass, frame);
 	if (frame->body >= PASS_SCAN_MAX && pass_is_whole(pass, frame))
 		effects = sqlscan(pass_sql(pass, frame), NULL);
+	if (!pass_database(client, effects, pass_sql(pass, frame)))
+		return false;
 	if (migrant_is_asked(client, effects) && migrant_takes(pass, frame,
 	    effects, pass_sql(pass, frame), SPAN_NONE, &go_on))
 		return go_on;
@@ -403,8 +433,6 @@ pass_query(struct pass *pass, const struct frame *frame)
 	 * been put in front of a Bind, and must leave while it is there. */
 	if (client->unnamed != NULL)
 		stream_flush(&server->s);
-	stmt_unref(client->unnamed);
-	client->unnamed = NULL;
 	server_set_unnamed(server, NULL);
 	server_set_local_portal(server, NULL);
 
@@ -415,11 +443,13 @@ pass_query(struct pass *pass, const struct frame *frame)
 		return pass_refuse_query(pass, frame, "53400",
 		    pass_pin_refusal(refused, message), PASS_PIN_HINT);
 
-	struct owed_entry *entry = pass_owe(pass, OWED_QUERY, OWED_FORWARD);
+	struct span sql = pass_sql(pass, frame);
+	slow_keep_text(client, sql);
+	struct owed_entry *entry = pass_owe_query(pass);
 	if (entry == NULL)
 		return false;
 	pass_note_effects(server, entry, effects);
-	state_note(server, effects, pass_sql(pass, frame));
+	state_note(server, effects, sql);
 	return pass_as_is(pass, frame);
 }
 
@@ -572,6 +602,7 @@ size_t
 relay_client(struct client *client, const char *at, size_t len)
 {
 	struct pass pass = { .client = client, .at = at, .len = len };
+	bool fresh = plans_is_fresh(client);
 
 	while (pass.pos < len && (pass_message(&pass) ||
 	    pass_was_refused(&pass)))
@@ -588,6 +619,7 @@ relay_client(struct client *client, const char *at, size_t len)
 		return pass.pos;
 	}
 	pass_put(&pass);
+	plans_keep(client, fresh, at, pass.pos);
 	if (stream_flush(&server->s) == STREAM_QUEUED)
 		stream_pause(&client->s, PAUSE_PEER_FULL);
 	worker_arena_reset(client->worker);

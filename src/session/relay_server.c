@@ -31,6 +31,7 @@
 #include "pool/vars.h"
 #include "session/channels.h"
 #include "session/client.h"
+#include "session/database.h"
 #include "session/hub.h"
 #include "session/link.h"
 #include "session/migrant.h"
@@ -43,6 +44,10 @@
 
 /* Replies of which we need the whole body to act (E, S, Z, and a small C). */
 #define WHOLE_MAX 16384
+/* Descriptions: of as many columns, or parameters, as there can be. */
+#define DESCRIPTION_MAX (512 * 1024)
+/* Command tags that matter. */
+#define TAG_MAX 48
 
 struct reply {
 	struct server *server;
@@ -90,42 +95,47 @@ reply_step_over(struct reply *reply, size_t size, bool drop)
  * Local answers.
  */
 
-/* The unnamed statement may have been replaced by a later batch already: then
- * it is that one's past which changes. */
-static bool
-change_hand_on(struct owed *owed, uint32_t i, struct owed_change *change)
-{
-	while (++i < owed->count) {
-		struct owed_change *later = owed_at(owed, i)->change;
-		if (later == NULL || later->len != 0)
-			continue;
-		stmt_unref(later->was);
-		later->was = change->was;
-		change->was = NULL;
-		return true;
-	}
-	return false;
-}
-
+/* The server skips what was to give a name another meaning. */
 static void
-change_undo(struct server *server, uint32_t i)
+change_undo(struct client *client, struct owed_change *change)
 {
-	struct client *client = server->client;
-	struct owed_change *change = owed_at(&server->owed, i)->change;
 	struct span name = { change->name, change->len };
 	struct stmt *now = NULL;
 
-	if (client == NULL ||
-	    (change->len == 0 && change_hand_on(&server->owed, i, change)))
+	if (client == NULL)
 		return;
-	if (change->len == 0) {
-		now = client->unnamed;
-		client->unnamed = change->was;
+	if (stmt_names_set(&client->names, name, change->was, &now))
 		change->was = NULL;
-	} else if (stmt_names_set(&client->names, name, change->was, &now)) {
-		change->was = NULL;
-	}
 	stmt_unref(now);
+}
+
+/*
+ * The same for the unnamed statement. A later batch may have replaced it
+ * already, one whose first entry is at `later`: then it is that one's past
+ * which changes, should it be skipped as well.
+ */
+static void
+unnamed_undo(struct server *server, struct owed_entry *entry, uint32_t later)
+{
+	struct client *client = server->client;
+	struct stmt **was = client != NULL ? &client->unnamed : NULL;
+	bool replaced = false;
+
+	for (; later < server->owed.count; later++) {
+		struct owed_entry *next = owed_at(&server->owed, later);
+		replaced = replaced || next->unnamed;
+		if (next->unnamed && next->action == OWED_FORWARD) {
+			was = &next->unnamed_was;
+			break;
+		}
+	}
+	if (!replaced)
+		server_set_unnamed(server, NULL);
+	if (was == NULL || entry->action != OWED_FORWARD)
+		return;
+	stmt_unref(*was);
+	*was = entry->unnamed_was;
+	entry->unnamed_was = NULL;
 }
 
 /* Takes the head off: what it was about has happened. */
@@ -136,8 +146,7 @@ owed_settle(struct server *server)
 
 	bool certain = head->kind >= OWED_SYNC;
 
-	stmt_unref(head->stmt);
-	owed_change_free(head->change);
+	owed_entry_clear(head);
 	owed_pop(&server->owed);
 	/* Room again, or a name's meaning is known now. */
 	if (server->client != NULL &&
@@ -208,14 +217,15 @@ relay_answer_local(struct server *server)
  * Errors.
  */
 
-/* The server skips this message: what it was to change is as before. */
+/* The server skips this message: what it was to change is as before. The first
+ * one that it does not skip is at `later`. */
 static void
-owed_undo(struct server *server, uint32_t i)
+owed_undo(struct server *server, uint32_t i, uint32_t later)
 {
 	struct owed_entry *entry = owed_at(&server->owed, i);
 
 	if (entry->change != NULL)
-		change_undo(server, i);
+		change_undo(server->client, entry->change);
 	if (entry->stmt != NULL && entry->kind == OWED_PARSE)
 		stmt_cache_remove(&server->statements, entry->stmt);
 	/* It still has what was to make room. */
@@ -223,13 +233,10 @@ owed_undo(struct server *server, uint32_t i)
 	    !stmt_cache_add(&server->statements, entry->stmt))
 		server->tainted = true;
 	if (entry->unnamed)
-		server_set_unnamed(server, NULL);
+		unnamed_undo(server, entry, later);
 	if (entry->kind == OWED_BIND && entry->action == OWED_LOCAL)
 		server_set_local_portal(server, NULL);
-	stmt_unref(entry->stmt);
-	owed_change_free(entry->change);
-	entry->stmt = NULL;
-	entry->change = NULL;
+	owed_entry_clear(entry);
 }
 
 void
@@ -238,9 +245,11 @@ server_forget_owed(struct server *server)
 	struct owed *owed = &server->owed;
 
 	while (owed->count > 0) {
-		owed_undo(server, owed->count - 1);
+		owed_undo(server, owed->count - 1, owed->count);
 		owed_pop_last(owed);
 	}
+	mem_free(owed->sql);
+	owed->sql = NULL;
 	owed->skipping = false;
 	owed->copy_in = false;
 }
@@ -257,7 +266,7 @@ owed_skip_to_sync(struct server *server)
 		sync++;
 	owed->skipping = sync == owed->count;
 	for (uint32_t i = sync; i-- > 0;)
-		owed_undo(server, i);
+		owed_undo(server, i, sync);
 	for (uint32_t i = 0; i < sync; i++)
 		owed_pop(owed);
 	if (server->client != NULL && owed->count <= OWED_MAX / 2)
@@ -339,16 +348,25 @@ reply_error(struct reply *reply, const struct frame *frame)
 			server_own_query_failed(server, &fields);
 		return REPLY_SWALLOW;
 	}
+	bool again = plans_failed(server, head, &fields);
+	bool refused = head->refused;
 	/* A Parse of the unnamed statement begins with dropping the last one:
 	 * if it fails there is none. */
-	if (head->change != NULL && head->unnamed) {
-		stmt_unref(head->change->was);
-		head->change->was = NULL;
-	}
+	stmt_unref(head->unnamed_was);
+	head->unnamed_was = NULL;
 	if (head->kind != OWED_QUERY && head->kind != OWED_FUNCTION)
 		owed_skip_to_sync(server);
 	if (server->client == NULL)
 		return REPLY_SWALLOW;
+	if (again) {
+		plans_swallow_batch(server);
+		return REPLY_SWALLOW;
+	}
+	if (refused) {
+		reply_put(reply);
+		plans_put_refusal(server->client);
+		return REPLY_SWALLOW;
+	}
 	if (error_put_renamed(reply, frame, &fields))
 		return REPLY_SWALLOW;
 	return REPLY_PASS;
@@ -410,16 +428,51 @@ reply_tag(struct reply *reply, struct span tag)
 static enum verdict
 reply_complete(struct reply *reply, const struct frame *frame)
 {
+	struct client *client = reply->server->client;
 	struct span tag = { reply->at + reply->pos + FRAME_HEADER,
 	    frame->body - 1 };
 
-	/* "DISCARD ALL", "DEALLOCATE ALL" and a NUL */
-	if (frame->body == 12 || frame->body == 15) {
+	if (frame->body > 0 && frame->body <= TAG_MAX) {
+		struct owed_entry *head = owed_head(&reply->server->owed);
+
 		if (reply->len - reply->pos - FRAME_HEADER < frame->body)
 			return REPLY_MORE;
-		reply_tag(reply, tag);
+		/* "DISCARD ALL", "DEALLOCATE ALL" and a NUL */
+		if (frame->body == 12 || frame->body == 15)
+			reply_tag(reply, tag);
+		if (head != NULL && head->action == OWED_FORWARD)
+			plans_completed(reply->server, head, tag);
+	}
+	if (client != NULL && client->database_step != NULL) {
+		if (reply->len - reply->pos - FRAME_HEADER < frame->body)
+			return REPLY_MORE;
+		database_completed(client, tag);
 	}
 	return reply_within(reply, OWED_EXECUTE);
+}
+
+/* Of a statement, not of a portal: what clients know of it. */
+static enum verdict
+reply_description(struct reply *reply, const struct frame *frame)
+{
+	struct server *server = reply->server;
+	struct owed_entry *head = owed_head(&server->owed);
+	enum verdict verdict = head->action == OWED_FORWARD ?
+	    REPLY_PASS : REPLY_SWALLOW;
+
+	if (frame->body > DESCRIPTION_MAX)
+		return REPLY_BAD;
+	if (reply->len - reply->pos - FRAME_HEADER < frame->body)
+		return REPLY_MORE;
+	plans_described(server, frame->type, (struct span){
+	    reply->at + reply->pos + FRAME_HEADER, frame->body });
+	if (frame->type == 't')
+		return verdict;
+	verdict = reply_settle(reply, OWED_DESCRIBE);
+	/* A Bind has waited for it. */
+	if (verdict == REPLY_SWALLOW && server->client != NULL)
+		stream_resume(&server->client->s, PAUSE_OWED_FULL);
+	return verdict;
 }
 
 static enum verdict
@@ -428,23 +481,39 @@ reply_copy_in(struct reply *reply)
 	struct server *server = reply->server;
 	struct owed *owed = &server->owed;
 	struct owed_entry *head = owed_head(owed);
+	uint32_t end = 1;
 
 	if (head == NULL || server->client == NULL ||
 	    head->action != OWED_FORWARD ||
 	    (head->kind != OWED_EXECUTE && head->kind != OWED_QUERY))
 		return REPLY_BAD;
-	while (owed->count > 1) {
-		struct owed_entry *next = owed_at(owed, 1);
-		if (next->kind == OWED_COPY_DONE) {
-			owed_remove(owed, 1);
-			return REPLY_PASS;
-		}
-		/* Anything else in a COPY is an error to come; who knows
-		 * what is owed then. This server is not used again. */
-		if (next->kind != OWED_SYNC)
+	while (end < owed->count &&
+	    owed_at(owed, end)->kind != OWED_COPY_DONE)
+		end++;
+	bool done = end < owed->count;
+	char *sql = NULL;
+	for (uint32_t i = end; i-- > 1;) {
+		/* Anything but a Sync is an error to come; who knows what is
+		 * owed then. This server is not used again. */
+		if (owed_at(owed, i)->kind != OWED_SYNC)
 			server->tainted = true;
-		owed_undo(server, 1);
+		/* The Sync behind the COPY is the one that is answered. */
+		if (owed_at(owed, i)->sql != NULL) {
+			mem_free(sql);
+			sql = owed_at(owed, i)->sql;
+			owed_at(owed, i)->sql = NULL;
+		}
+		owed_undo(server, i, end);
+	}
+	if (owed->sql == NULL)
+		owed->sql = sql;
+	else
+		mem_free(sql);
+	while (end-- > 1)
 		owed_remove(owed, 1);
+	if (done) {
+		owed_remove(owed, 1);
+		return REPLY_PASS;
 	}
 	/* It may have waited for the answer to a Sync that is ignored now. */
 	stream_resume(&server->client->s, PAUSE_OWED_FULL);
@@ -473,6 +542,9 @@ reply_ready(struct reply *reply, const struct frame *frame)
 	bool forward = head->action == OWED_FORWARD;
 	bool probe = head->probe;
 	bool leaves = head->leaves;
+	bool again = head->again;
+	char *sql = head->sql;
+	head->sql = NULL;
 	server->status = status;
 	server->owed.copy_in = false;
 	server->discarded = false;
@@ -484,8 +556,16 @@ reply_ready(struct reply *reply, const struct frame *frame)
 	if (status != 'T' && !owed_has_local_bind(&server->owed))
 		server_set_local_portal(server, NULL);
 	server->owed.batch_open = !owed_is_clear(&server->owed);
+	plans_ready(server);
+	if (again && server->client != NULL)
+		plans_repeat_batch(server);
+	else if (forward && server->client != NULL)
+		server->client->repeated = 0;
+	if (forward && server->client != NULL &&
+	    server->client->database_step != NULL)
+		database_answered(server->client);
 	if (forward && server->client != NULL)
-		link_query_ended(server->client);
+		link_query_ended(server->client, sql);
 	else if (probe)
 		state_probed(server);
 	else if (leaves)
@@ -494,6 +574,8 @@ reply_ready(struct reply *reply, const struct frame *frame)
 		hub_answered(server);
 	if (!forward && server->client != NULL)
 		link_vars_accepted(server);
+	if (sql != NULL)
+		mem_free(sql);
 	return forward ? REPLY_PASS : REPLY_SWALLOW;
 }
 
@@ -574,6 +656,9 @@ reply_judge(struct reply *reply, const struct frame *frame)
 {
 	struct owed_entry *head = owed_head(&reply->server->owed);
 
+	if (head != NULL && head->kind == OWED_DESCRIBE &&
+	    head->stmt != NULL && memchr("tTn", frame->type, 3) != NULL)
+		return reply_description(reply, frame);
 	switch (frame->type) {
 	case 'D':
 		if (head != NULL && head->probe)

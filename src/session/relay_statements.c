@@ -18,10 +18,12 @@
 #include "base/mem.h"
 #include "pool/vars.h"
 #include "session/client.h"
+#include "session/guard.h"
 #include "session/migrant.h"
 #include "session/owed.h"
 #include "session/pass.h"
 #include "session/server.h"
+#include "session/slow.h"
 #include "session/state.h"
 #include "session/worker.h"
 #include "wire/body.h"
@@ -47,7 +49,7 @@ pass_is_certain(struct pass *pass, struct span name)
 }
 
 /* So may whether the server has a statement. */
-static bool
+bool
 pass_is_settled(struct pass *pass, const struct stmt *stmt)
 {
 	struct client *client = pass->client;
@@ -59,20 +61,22 @@ pass_is_settled(struct pass *pass, const struct stmt *stmt)
 	return false;
 }
 
-static bool
-pass_close_oldest(struct pass *pass)
+bool
+pass_close_ours(struct pass *pass, struct stmt *stmt)
 {
 	struct server *server = pass->client->server;
-	struct stmt *oldest = stmt_cache_oldest(&server->statements);
 	struct buf *out = &pass->client->worker->scratch;
+	struct owed_entry *entry;
 	char name[STMT_NAME_MAX];
-	struct owed_entry *entry = pass_owe(pass, OWED_CLOSE, OWED_SWALLOW);
 
+	if (!stmt_cache_has(&server->statements, stmt))
+		return true;
+	entry = pass_owe(pass, OWED_CLOSE, OWED_SWALLOW);
 	if (entry == NULL)
 		return false;
-	entry->stmt = stmt_ref(oldest);
-	stmt_name(oldest, name);
-	stmt_cache_remove(&server->statements, oldest);
+	entry->stmt = stmt_ref(stmt);
+	stmt_name(stmt, name);
+	stmt_cache_remove(&server->statements, stmt);
 	buf_clear(out);
 	size_t began = msg_begin(out, 'C');
 	msg_u8(out, 'S');
@@ -114,7 +118,8 @@ pass_prepare(struct pass *pass, struct stmt *stmt, enum owed_action action)
 
 	while (stmt_cache_count(&server->statements) >=
 	    server->max_statements)
-		if (!pass_close_oldest(pass))
+		if (!pass_close_ours(pass, stmt_cache_oldest(
+		    &server->statements)))
 			return NULL;
 	if (!stmt_cache_add(&server->statements, stmt)) {
 		client_end(pass->client, END_NO_MEMORY, NULL);
@@ -130,12 +135,26 @@ pass_prepare(struct pass *pass, struct stmt *stmt, enum owed_action action)
 	return entry;
 }
 
-/* Makes sure that the server has `stmt`. */
-static bool
+bool
 pass_ensure(struct pass *pass, struct stmt *stmt)
 {
 	return stmt_cache_has(&pass->client->server->statements, stmt) ||
 	    pass_prepare(pass, stmt, OWED_SWALLOW) != NULL;
+}
+
+bool
+pass_put_unnamed(struct pass *pass, struct stmt *stmt)
+{
+	struct owed_entry *entry;
+
+	if (!pass_put_parse(pass, stmt, SPAN("")))
+		return false;
+	entry = pass_owe(pass, OWED_PARSE, OWED_SWALLOW);
+	if (entry == NULL)
+		return false;
+	entry->unnamed = true;
+	server_set_unnamed(pass->client->server, stmt);
+	return true;
 }
 
 /* Makes sure that the server's unnamed statement is this client's: perhaps
@@ -146,7 +165,6 @@ pass_ensure_unnamed(struct pass *pass)
 	struct client *client = pass->client;
 	struct server *server = client->server;
 	struct stmt *stmt = client->unnamed;
-	struct owed_entry *entry;
 
 	if (stmt != NULL && server->unnamed == stmt)
 		return true;
@@ -157,14 +175,7 @@ pass_ensure_unnamed(struct pass *pass)
 		server_set_unnamed(server, NULL);
 		return pass_owe(pass, OWED_CLOSE, OWED_SWALLOW) != NULL;
 	}
-	if (!pass_put_parse(pass, stmt, SPAN("")))
-		return false;
-	entry = pass_owe(pass, OWED_PARSE, OWED_SWALLOW);
-	if (entry == NULL)
-		return false;
-	entry->unnamed = true;
-	server_set_unnamed(server, stmt);
-	return true;
+	return pass_put_unnamed(pass, stmt);
 }
 
 /* Remembers what a name stood for, should the server skip the message. */
@@ -190,13 +201,18 @@ pass_count_parse(const struct client *client)
 	    STAT_client_parse_count, 1);
 }
 
-/* What tells this client's texts from the same texts of others. */
-static uint64_t
-pass_context(const struct client *client)
+static struct stmt *
+pass_intern(struct pass *pass, struct span tail)
 {
-	struct span path = vars_get(client->vars, SPAN("search_path"));
+	struct span sql = { tail.at, strnlen(tail.at, tail.len) };
+	uint64_t context, epoch;
+	struct stmt *stmt;
 
-	return path.at == NULL ? 0 : span_hash(path);
+	plans_identify(pass->client, sql, &context, &epoch);
+	stmt = stmt_intern(tail, context, epoch);
+	if (stmt == NULL)
+		pass_end(pass, END_NO_MEMORY, NULL);
+	return stmt;
 }
 
 /* The body of a Bind that stands right behind this message, behind its names;
@@ -235,10 +251,14 @@ pass_parse_unnamed(struct pass *pass, const struct frame *frame,
 {
 	struct client *client = pass->client;
 	struct stmt *was = client->unnamed;
-	uint64_t context = pass_context(client);
+	struct span sql = { tail.at, strnlen(tail.at, tail.len) };
+	uint64_t context, epoch;
+
+	plans_identify(client, sql, &context, &epoch);
 	bool same = was != NULL && was->context == context &&
+	    was->epoch == epoch &&
 	    span_eq((struct span){ was->tail, was->len }, tail);
-	struct stmt *stmt = same ? was : stmt_intern(tail, context);
+	struct stmt *stmt = same ? was : stmt_intern(tail, context, epoch);
 	struct owed_entry *entry;
 	bool go_on;
 
@@ -252,11 +272,12 @@ pass_parse_unnamed(struct pass *pass, const struct frame *frame,
 	}
 	client->unnamed = stmt;
 	entry = pass_owe(pass, OWED_PARSE, OWED_FORWARD);
-	if (entry == NULL)
+	if (entry == NULL) {
+		stmt_unref(same ? NULL : was);
 		return false;
+	}
 	entry->unnamed = true;
-	if (!same && !pass_note_change(pass, entry, SPAN(""), was))
-		return false;
+	entry->unnamed_was = same ? stmt_ref(was) : was;
 	server_set_unnamed(client->server, stmt);
 	stat_add(&client->pool->shard[client->worker->index].stat,
 	    STAT_server_parse_count, 1);
@@ -293,9 +314,9 @@ pass_parse_named(struct pass *pass, const struct frame *frame,
 	if (stmt != NULL)
 		return pass_is_settled(pass, stmt) &&
 		    pass_parse_again(pass, frame, stmt);
-	stmt = stmt_intern(tail, pass_context(client));
+	stmt = pass_intern(pass, tail);
 	if (stmt == NULL)
-		return pass_end(pass, END_NO_MEMORY, NULL);
+		return false;
 	if (!pass_is_settled(pass, stmt)) {
 		stmt_unref(stmt);
 		return false;
@@ -340,7 +361,8 @@ pass_parse(struct pass *pass, const struct frame *frame)
 	struct span tail = body_rest(&body);
 	if (body.bad || memchr(tail.at, '\0', tail.len) == NULL)
 		return pass_end(pass, END_PROTOCOL, "Parse");
-	if (!pass_link(pass))
+	if (guard_stops(client, (struct span){ tail.at,
+	    strnlen(tail.at, tail.len) }) || !pass_link(pass))
 		return false;
 	if (client->server->owed.skipping)
 		return pass_as_is(pass, frame);
@@ -349,9 +371,12 @@ pass_parse(struct pass *pass, const struct frame *frame)
 		return false;
 
 	struct span sql = { tail.at, strnlen(tail.at, tail.len) };
+	slow_keep_text(client, sql);
 	if (!pass_tracks(client)) {
 		uint32_t effects = sqlscan(sql, NULL);
 		bool go_on;
+		if (!pass_database(client, effects, sql))
+			return false;
 		if (pass_parse_migrates(pass, frame, effects, sql, &go_on))
 			return go_on;
 		state_note(client->server, effects, sql);
@@ -376,21 +401,17 @@ pass_parse(struct pass *pass, const struct frame *frame)
  */
 static bool
 pass_with_name(struct pass *pass, const struct frame *frame,
-    struct span lead, struct span name, struct stmt *stmt)
+    struct span lead, struct span name, struct span server_name)
 {
 	struct buf *out = &pass->client->worker->scratch;
 	size_t head = lead.len + name.len + 1;
-	char server_name[STMT_NAME_MAX];
-	size_t server_len = stmt_name(stmt, server_name);
 
-	if (!pass_ensure(pass, stmt))
-		return false;
 	buf_clear(out);
 	msg_u8(out, frame->type);
 	msg_u32(out, (uint32_t)(4 + frame->body - head + lead.len +
-	    server_len + 1));
+	    server_name.len + 1));
 	buf_add_span(out, lead);
-	buf_add(out, server_name, server_len + 1);
+	msg_text(out, server_name);
 	if (out->failed)
 		return pass_end(pass, END_NO_MEMORY, NULL);
 	pass_put_bytes(pass, out);
@@ -510,6 +531,144 @@ pass_bind_forgets(struct pass *pass)
 	return pass_run_ours(pass);
 }
 
+/*
+ * A statement that does more than answer: may it be bound, now? `body` is the
+ * Bind's behind its names. True: return *ret_go_on.
+ */
+static bool
+pass_bind_stops(struct pass *pass, const struct frame *frame,
+    struct stmt *stmt, struct body body, bool *ret_go_on)
+{
+	struct client *client = pass->client;
+	char message[PASS_REFUSAL];
+	const char *refused;
+
+	/* A value in it may name a parameter, or be the key of a lock. */
+	*ret_go_on = false;
+	if (stmt->effects & (SQL_SET | SQL_MIGRATION) &&
+	    !pass_is_whole(pass, frame) && frame->body < NAMES_MAX)
+		return true;
+	if (stmt->effects != 0 &&
+	    !pass_database(client, stmt->effects, stmt_sql(stmt)))
+		return true;
+	if (migrant_is_asked(client, stmt->effects) && migrant_takes(pass,
+	    frame, stmt->effects, stmt_sql(stmt), body_rest(&body),
+	    ret_go_on))
+		return true;
+	refused = stmt->effects == 0 ? NULL :
+	    state_is_refused(client, stmt->effects);
+	if (refused == NULL)
+		return false;
+	*ret_go_on = pass_refuse_in_batch(pass, frame, "53400",
+	    pass_pin_refusal(refused, message), PASS_PIN_HINT);
+	return true;
+}
+
+/* Bound by itself, in a later batch than its Parse. */
+static bool
+pass_bind_is_guarded(struct client *client, struct span name)
+{
+	struct stmt *stmt = client->server != NULL ||
+	    !client_tracks_statements(client) ? NULL : name.len == 0 ?
+	    client->unnamed : stmt_names_get(&client->names, name);
+
+	return stmt != NULL && guard_stops(client, stmt_sql(stmt));
+}
+
+/* What a name stands for; *ret_stmt NULL: the server is to say so. */
+static bool
+pass_bind_find(struct pass *pass, struct span name, struct stmt **ret_stmt)
+{
+	struct client *client = pass->client;
+
+	*ret_stmt = NULL;
+	if (!pass_tracks(client))
+		return true;
+	if (!pass_is_certain(pass, name))
+		return false;
+	*ret_stmt = name.len == 0 ? client->unnamed :
+	    stmt_names_get(&client->names, name);
+	if (*ret_stmt == NULL && name.len > 0 && pass_is_foreign(name))
+		return pass_end(pass, END_PROTOCOL, "statement name");
+	return true;
+}
+
+/* Before anything is put: may it go, and what is it? */
+static bool
+pass_bind_judge(struct pass *pass, const struct frame *frame,
+    struct span portal, struct span name, struct stmt **stmt,
+    enum plan *ret_plan)
+{
+	*ret_plan = PLAN_GO;
+	if (*stmt == NULL)
+		return true;
+	if (name.len > 0 && !pass_is_settled(pass, *stmt))
+		return false;
+	*ret_plan = plans_check_bind(pass, frame, portal, name, stmt);
+	return *ret_plan != PLAN_WAIT &&
+	    (name.len == 0 || pass_is_settled(pass, *stmt));
+}
+
+/* It is bound by us, not by the server. */
+static bool
+pass_bind_local(struct pass *pass, const struct frame *frame,
+    struct stmt *stmt)
+{
+	server_set_local_portal(pass->client->server, stmt);
+	return pass_owe(pass, OWED_BIND, OWED_LOCAL) != NULL &&
+	    pass_drop(pass, frame);
+}
+
+static bool
+pass_bind_stale(struct pass *pass, const struct frame *frame,
+    struct span portal, struct span name)
+{
+	struct owed_entry *entry;
+
+	if (!pass_with_name(pass, frame, (struct span){ portal.at,
+	    portal.len + 1 }, name, SPAN(PLANS_NOBODY)))
+		return false;
+	entry = pass_owe(pass, OWED_BIND, OWED_FORWARD);
+	if (entry == NULL)
+		return false;
+	entry->refused = true;
+	return true;
+}
+
+/* Notes what the statement will do to the session, if any. */
+static void
+pass_bind_note(struct pass *pass, const struct stmt *stmt, struct span rest)
+{
+	struct client *client = pass->client;
+	struct server *server = client->server;
+
+	if (stmt != NULL && (stmt->effects != 0 || server->audited)) {
+		state_note(server, stmt->effects, stmt_sql(stmt));
+		if (stmt->effects & SQL_SET || server->audited)
+			state_note_bind(server, rest);
+	}
+	stat_add(&client->pool->shard[client->worker->index].stat,
+	    STAT_bind_count, 1);
+	server->bound_effects = stmt != NULL ? stmt->effects : SQL_UNKNOWN;
+}
+
+/* Puts the message, with the name that the server knows. */
+static bool
+pass_bind_put(struct pass *pass, const struct frame *frame,
+    struct span portal, struct span name, struct stmt *stmt,
+    enum plan plan)
+{
+	char ours[STMT_NAME_MAX];
+
+	if (stmt == NULL || name.len == 0)
+		return pass_as_is(pass, frame);
+	if (plan != PLAN_READY && !pass_ensure(pass, stmt))
+		return false;
+	return pass_with_name(pass, frame, (struct span){ portal.at,
+	    portal.len + 1 }, name, (struct span){ ours,
+	    stmt_name(stmt, ours) });
+}
+
 bool
 pass_bind(struct pass *pass, const struct frame *frame)
 {
@@ -517,79 +676,48 @@ pass_bind(struct pass *pass, const struct frame *frame)
 	struct body body = body_of(pass_body(pass, frame));
 	struct span portal = body_text(&body);
 	struct span name = body_text(&body);
+	struct stmt *stmt;
+	enum plan plan;
+	bool go_on;
 
 	if (body.bad && !pass_is_whole(pass, frame) &&
 	    pass_available(pass) < NAMES_MAX)
 		return false;
 	if (body.bad)
 		return pass_end(pass, END_PROTOCOL, "Bind");
-	if (!pass_link(pass))
+	if (pass_bind_is_guarded(client, name) || !pass_link(pass))
 		return false;
 
 	struct server *server = client->server;
 	if (server->owed.skipping)
 		return pass_as_is(pass, frame);
-	if (pass_tracks(client) && !pass_is_certain(pass, name))
+	if (!pass_bind_find(pass, name, &stmt))
 		return false;
-
-	struct stmt *stmt = !pass_tracks(client) ? NULL :
-	    name.len == 0 ? client->unnamed :
-	    stmt_names_get(&client->names, name);
-	if (stmt != NULL && migrant_is_asked(client, stmt->effects)) {
-		bool go_on;
-		if (stmt->effects & SQL_MIGRATION &&
-		    !pass_is_whole(pass, frame) && frame->body < NAMES_MAX)
-			return false;
-		if (migrant_takes(pass, frame, stmt->effects, stmt_sql(stmt),
-		    body_rest(&(struct body){ body.at, body.end, body.bad }),
-		    &go_on))
-			return go_on;
-	}
-	if (stmt != NULL && stmt->effects != 0) {
-		char message[PASS_REFUSAL];
-		const char *refused = state_is_refused(client, stmt->effects);
-		if (refused != NULL)
-			return pass_refuse_in_batch(pass, frame, "53400",
-			    pass_pin_refusal(refused, message),
-			    PASS_PIN_HINT);
-		/* A value in it may name a parameter. */
-		if (stmt->effects & SQL_SET && !pass_is_whole(pass, frame) &&
-		    frame->body < NAMES_MAX)
-			return false;
-	}
+	if (stmt != NULL &&
+	    pass_bind_stops(pass, frame, stmt, body, &go_on))
+		return go_on;
+	if (!pass_bind_judge(pass, frame, portal, name, &stmt, &plan))
+		return false;
+	if (plan == PLAN_REFUSED)
+		return pass_bind_stale(pass, frame, portal, name);
 	if (stmt != NULL && state_must_forget(server, stmt->effects) &&
 	    !pass_bind_forgets(pass))
 		return false;
-	if (pass_tracks(client) && name.len == 0) {
-		if (!pass_ensure_unnamed(pass))
-			return false;
-	} else if (pass_tracks(client)) {
-		if (stmt == NULL && pass_is_foreign(name))
-			return pass_end(pass, END_PROTOCOL, "statement name");
-		if (!pass_is_settled(pass, stmt))
-			return false;
-	}
-	if (stmt != NULL && (stmt->effects != 0 || server->audited)) {
-		state_note(server, stmt->effects, stmt_sql(stmt));
-		if (stmt->effects & SQL_SET || server->audited)
-			state_note_bind(server, body_rest(&body));
-	}
-	stat_add(&client->pool->shard[client->worker->index].stat,
-	    STAT_bind_count, 1);
-	server->bound_effects = stmt != NULL ? stmt->effects : SQL_UNKNOWN;
+	if (pass_tracks(client) && name.len == 0 &&
+	    !pass_ensure_unnamed(pass))
+		return false;
+	pass_bind_note(pass, stmt, body_rest(&body));
 	if (portal.len == 0)
 		server_set_local_portal(server, NULL);
-	if (stmt != NULL && pass_is_deallocate(client, stmt, portal)) {
-		server_set_local_portal(server, stmt);
-		return pass_owe(pass, OWED_BIND, OWED_LOCAL) != NULL &&
-		    pass_drop(pass, frame);
-	}
-
-	bool passed = stmt == NULL || name.len == 0 ?
-	    pass_as_is(pass, frame) :
-	    pass_with_name(pass, frame, (struct span){ portal.at,
-	    portal.len + 1 }, name, stmt);
-	return passed && pass_owe(pass, OWED_BIND, OWED_FORWARD) != NULL;
+	if (stmt != NULL && pass_is_deallocate(client, stmt, portal))
+		return pass_bind_local(pass, frame, stmt);
+	if (stmt != NULL)
+		slow_keep_text(client, stmt_sql(stmt));
+	if (!pass_bind_put(pass, frame, portal, name, stmt, plan) ||
+	    pass_owe(pass, OWED_BIND, OWED_FORWARD) == NULL)
+		return false;
+	plans_note_bind(server, portal, name.len > 0 ? stmt : NULL);
+	return true;
 }
 
 /* 'S' or 'P' and a name; false: not all there, or the client has ended. */
@@ -610,11 +738,64 @@ pass_target(struct pass *pass, const struct frame *frame, uint8_t *ret_what,
 	return pass_link(pass);
 }
 
+/* Describe of a statement that has a name of the client's. */
+static bool
+pass_describe_named(struct pass *pass, const struct frame *frame,
+    struct span name, struct stmt *stmt)
+{
+	struct client *client = pass->client;
+	struct stmt *next = plans_for_describe(client, stmt), *was = NULL;
+	struct owed_entry *entry;
+	char ours[STMT_NAME_MAX];
+
+	if (next == NULL)
+		return pass_end(pass, END_NO_MEMORY, NULL);
+	bool ready = pass_is_settled(pass, stmt) &&
+	    pass_is_settled(pass, next) && pass_ensure(pass, next);
+	if (!ready || !pass_with_name(pass, frame, SPAN("S"), name,
+	    (struct span){ ours, stmt_name(next, ours) }) ||
+	    (entry = pass_owe(pass, OWED_DESCRIBE, OWED_FORWARD)) == NULL) {
+		stmt_unref(next);
+		return false;
+	}
+	plans_note_describe(client->server, entry, next, false);
+	if (next == stmt) {
+		stmt_unref(next);
+		return true;
+	}
+	return stmt_names_set(&client->names, name, next, &was) &&
+	    pass_note_change(pass, entry, name, was);
+}
+
+static bool
+pass_describe_statement(struct pass *pass, const struct frame *frame,
+    struct span name)
+{
+	struct client *client = pass->client;
+	struct owed_entry *entry;
+	struct stmt *stmt;
+
+	if (!pass_is_certain(pass, name))
+		return false;
+	stmt = name.len == 0 ? client->unnamed :
+	    stmt_names_get(&client->names, name);
+	if (name.len > 0 && stmt != NULL)
+		return pass_describe_named(pass, frame, name, stmt);
+	if (name.len > 0 && pass_is_foreign(name))
+		return pass_end(pass, END_PROTOCOL, "statement name");
+	if (name.len == 0 && !pass_ensure_unnamed(pass))
+		return false;
+	pass_as_is(pass, frame);
+	entry = pass_owe(pass, OWED_DESCRIBE, OWED_FORWARD);
+	if (entry != NULL && stmt != NULL)
+		plans_note_describe(client->server, entry, stmt, true);
+	return entry != NULL;
+}
+
 bool
 pass_describe(struct pass *pass, const struct frame *frame)
 {
 	struct client *client = pass->client;
-	struct stmt *stmt = NULL;
 	struct span name;
 	uint8_t what;
 
@@ -626,23 +807,16 @@ pass_describe(struct pass *pass, const struct frame *frame)
 	    client->server->local_portal != NULL)
 		return pass_owe(pass, OWED_DESCRIBE, OWED_LOCAL) != NULL &&
 		    pass_drop(pass, frame);
-	if (what == 'S' && pass_tracks(client) &&
-	    !pass_is_certain(pass, name))
-		return false;
-	if (what == 'S' && pass_tracks(client) && name.len == 0) {
-		if (!pass_ensure_unnamed(pass))
-			return false;
-	} else if (what == 'S' && pass_tracks(client)) {
-		stmt = stmt_names_get(&client->names, name);
-		if (stmt == NULL && pass_is_foreign(name))
-			return pass_end(pass, END_PROTOCOL, "statement name");
-		if (!pass_is_settled(pass, stmt))
-			return false;
-	}
+	if (what == 'S' && pass_tracks(client))
+		return pass_describe_statement(pass, frame, name);
 
-	bool passed = stmt == NULL ? pass_as_is(pass, frame) :
-	    pass_with_name(pass, frame, SPAN("S"), name, stmt);
-	return passed && pass_owe(pass, OWED_DESCRIBE, OWED_FORWARD) != NULL;
+	struct owed_entry *entry = pass_owe(pass, OWED_DESCRIBE,
+	    OWED_FORWARD);
+	if (entry == NULL)
+		return false;
+	if (what == 'P')
+		plans_note_portal(client->server, entry, name);
+	return pass_as_is(pass, frame);
 }
 
 bool
@@ -664,9 +838,10 @@ pass_close(struct pass *pass, const struct frame *frame)
 		return false;
 	if (name.len == 0) {
 		entry = pass_owe(pass, OWED_CLOSE, OWED_FORWARD);
-		if (entry == NULL ||
-		    !pass_note_change(pass, entry, name, client->unnamed))
+		if (entry == NULL)
 			return false;
+		entry->unnamed = true;
+		entry->unnamed_was = client->unnamed;
 		client->unnamed = NULL;
 		server_set_unnamed(client->server, NULL);
 		return pass_as_is(pass, frame);
@@ -688,6 +863,8 @@ pass_note_effects(struct server *server, struct owed_entry *entry,
 	server->commit_sent = server->commit_sent || entry->ends;
 	entry->clears = effects & (SQL_DEALLOCATE_ALL | SQL_DISCARD_ALL);
 	entry->discards = effects & SQL_DISCARD_ALL;
+	entry->ddl = effects & SQL_DDL;
+	entry->temp = !entry->ddl && effects & SQL_TEMP;
 }
 
 bool

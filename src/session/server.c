@@ -201,6 +201,7 @@ server_free(struct server *server)
 	server_set_unnamed(server, NULL);
 	server_set_local_portal(server, NULL);
 	stmt_cache_clear(&server->statements);
+	plans_finish(server);
 	vars_unref(server->vars);
 	vars_unref(server->baseline);
 	vars_unref(server->customs);
@@ -615,6 +616,8 @@ void
 server_set_unnamed(struct server *server, struct stmt *stmt)
 {
 	stmt_replace(&server->unnamed, stmt);
+	server->plans.unnamed_asked = false;
+	server->plans.unnamed_shape = 0;
 }
 
 void

@@ -29,6 +29,7 @@
 #include "base/mem.h"
 #include "net/dns.h"
 #include "net/tls.h"
+#include "pool/created.h"
 #include "pool/vars.h"
 #include "session/client.h"
 #include "session/credential.h"
@@ -242,8 +243,8 @@ server_find_secret(struct server *server, struct server_opening *opening)
 static const struct conf_database *
 server_find_database(struct setup *setup, struct pool *pool)
 {
-	const struct conf_database *db =
-	    conf_find_database(setup->conf, span_of(pool->database));
+	const struct conf_database *db = created_find_entry(setup->conf,
+	    span_of(pool->database), span_of(pool->user));
 
 	return db != NULL ? db : pool->db;
 }

@@ -732,6 +732,7 @@ state_is_refused(const struct client *client, uint32_t effects)
 	int max = client->worker->setup->conf->o.max_pinned;
 
 	if (max == 0 || pool_mode(pool) == POOL_SESSION ||
+	    client->migrant != NULL ||
 	    (client->server != NULL && client->server->pins != 0) ||
 	    atomic_load(&pool->pinned) < (unsigned)max)
 		return NULL;

@@ -328,6 +328,9 @@ error_parse(struct span bytes, struct error_fields *ret)
 		case 'H':
 			keep_first(&found.hint, text);
 			break;
+		case 'R':
+			keep_first(&found.routine, text);
+			break;
 		}
 	}
 	if (!body_is_done(&body))

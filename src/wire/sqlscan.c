@@ -507,6 +507,13 @@ read_create_table(struct scan *scan)
 }
 
 static void
+note_database(struct scan *scan)
+{
+	if (is_word(scan, "database"))
+		scan->effects |= SQL_DATABASE;
+}
+
+static void
 rule_create(struct scan *scan)
 {
 	bool replace = false;
@@ -518,6 +525,7 @@ rule_create(struct scan *scan)
 		return;
 	}
 	scan->effects |= SQL_DDL;
+	note_database(scan);
 	/* Elsewhere BEGIN and ATOMIC may be names of tables and types. */
 	scan->may_have_block = is_any(scan, "function procedure");
 	if (is_any(scan, "unique index"))
@@ -534,6 +542,7 @@ rule_drop(struct scan *scan)
 {
 	scan->effects |= SQL_DDL;
 	next(scan);
+	note_database(scan);
 	if (is_word(scan, "index"))
 		rule_unless_concurrently(scan);
 	else if (!is_any(scan, "database role user group function procedure "
@@ -548,6 +557,7 @@ rule_alter(struct scan *scan)
 
 	scan->effects |= SQL_DDL;
 	next(scan);
+	note_database(scan);
 	if (is_any(scan, "database role user group system default function "
 	    "procedure type tablespace subscription publication"))
 		return;

@@ -9,6 +9,7 @@
  *
  *   hold   log in (and, with -q, run a query), then stay, idle.
  *   busy   log in and stay; query, and query again (-t: at a pace).
+ *   work   the same with transactions: BEGIN, three queries, COMMIT.
  *   churn  connect, query once, leave; and again. One slot a client.
  *   burst  all at once; each opens a transaction and keeps it, so that
  *          each needs a server of its own, until everybody has one.
@@ -16,6 +17,8 @@
  *   -n CLIENTS   how many (1)
  *   -p PARALLEL  hold, busy: how many log in at a time (64)
  *   -q           hold: run a query each
+ *   -s KINDS     settings in the startup packet, of so many kinds: with 1
+ *                they are the same for all, with CLIENTS no two agree
  *   -t PACE_MS   busy: a query of each client so often; 0, which is the
  *                rule: as soon as the one before is answered
  *
@@ -68,11 +71,12 @@ struct client {
 	enum state state;
 	bool settled;			/* counted among those who arrived */
 	bool refused;			/* the query's answer is an error */
+	unsigned step;			/* work: of the transaction */
 	uint64_t began_ns;		/* this operation */
 	uint64_t missed_ns;		/* when it was to query; 0: it did */
 };
 
-enum kind { KIND_HOLD, KIND_BUSY, KIND_CHURN, KIND_BURST };
+enum kind { KIND_HOLD, KIND_BUSY, KIND_WORK, KIND_CHURN, KIND_BURST };
 
 struct mode {
 	enum kind kind;
@@ -95,7 +99,7 @@ static int epoll_fd;
 static const struct mode *mode;
 static const char *conninfo;
 static struct client *clients;
-static unsigned client_count = 1, parallel = 64;
+static unsigned client_count = 1, parallel = 64, kinds;
 static bool query_first;
 static uint64_t pace_ns;		/* 0: query when answered */
 
@@ -123,6 +127,12 @@ static bool
 mode_is_churn(void)
 {
 	return (mode->kind == KIND_CHURN);
+}
+
+static bool
+mode_is_steady(void)
+{
+	return (mode->kind == KIND_BUSY || mode->kind == KIND_WORK);
 }
 
 /* --- what was found ---------------------------------------------------- */
@@ -253,12 +263,26 @@ client_connect_go_on(struct client *client, PostgresPollingStatusType status)
 	}
 }
 
+static const char *
+client_conninfo(const struct client *client)
+{
+	static char text[1024];
+	unsigned kind;
+
+	if (kinds == 0)
+		return (conninfo);
+	kind = (unsigned)(client - clients) % kinds;
+	snprintf(text, sizeof(text), "%s options='-c work_mem=%ukB "
+	    "-c search_path=kind_%u,public'", conninfo, 1000 + kind, kind);
+	return (text);
+}
+
 static void
 client_connect(struct client *client)
 {
 	client->began_ns = now_ns();
 	client->state = CLIENT_CONNECTING;
-	client->conn = PQconnectStart(conninfo);
+	client->conn = PQconnectStart(client_conninfo(client));
 	if (client->conn == NULL)
 		errx(1, "PQconnectStart: no memory");
 	if (PQstatus(client->conn) == CONNECTION_BAD)
@@ -281,12 +305,17 @@ client_flush(struct client *client)
 	}
 }
 
+static const char *const transaction[] = {
+	"BEGIN", "SELECT 1", "SELECT 1", "SELECT 1", "COMMIT",
+};
+
 static void
 client_query(struct client *client)
 {
 	client->state = CLIENT_QUERYING;
 	client->refused = false;
-	if (PQsendQuery(client->conn, mode->query) != 1)
+	if (PQsendQuery(client->conn, mode->kind == KIND_WORK ?
+	    transaction[client->step] : mode->query) != 1)
 		client_fail(client);
 	else
 		client_flush(client);
@@ -401,6 +430,17 @@ busy_answered(struct client *client)
 }
 
 static void
+work_answered(struct client *client)
+{
+	if (++client->step < sizeof(transaction) / sizeof(transaction[0])) {
+		client_query(client);
+		return;
+	}
+	client->step = 0;
+	busy_answered(client);
+}
+
+static void
 churn_answered(struct client *client)
 {
 	samples_add(client->began_ns);
@@ -411,6 +451,7 @@ churn_answered(struct client *client)
 static const struct mode modes[] = {
 	{ KIND_HOLD, "hold", "SELECT 1", false, hold_logged_in, settle },
 	{ KIND_BUSY, "busy", "SELECT 1", false, settle, busy_answered },
+	{ KIND_WORK, "work", NULL, false, settle, work_answered },
 	{ KIND_CHURN, "churn", "SELECT 1", true,
 	    client_query, churn_answered },
 	{ KIND_BURST, "burst", "BEGIN", true, client_query, settle },
@@ -451,7 +492,7 @@ begin_operations(void)
 	for (i = 0; i < client_count; i++) {
 		if (mode_is_churn())
 			client_connect(&clients[i]);
-		else if (mode->kind == KIND_BUSY && pace_ns == 0 &&
+		else if (mode_is_steady() && pace_ns == 0 &&
 		    clients[i].state == CLIENT_IDLE)
 			client_operate(&clients[i], samples.began_ns);
 	}
@@ -580,7 +621,7 @@ parse_options(int argc, char **argv)
 {
 	int option;
 
-	while ((option = getopt(argc, argv, "n:p:qt:")) != -1) {
+	while ((option = getopt(argc, argv, "n:p:qs:t:")) != -1) {
 		switch (option) {
 		case 'n':
 			client_count = parse_count(optarg);
@@ -591,6 +632,9 @@ parse_options(int argc, char **argv)
 		case 'q':
 			query_first = true;
 			break;
+		case 's':
+			kinds = parse_count(optarg);
+			break;
 		case 't':
 			pace_ns = parse_count(optarg) * UINT64_C(1000000);
 			break;
@@ -600,7 +644,8 @@ parse_options(int argc, char **argv)
 	}
 	if (argc - optind != 2)
 		errx(2, "usage: load [-q] [-n CLIENTS] [-p PARALLEL] "
-		    "[-t PACE_MS] hold|busy|churn|burst CONNINFO");
+		    "[-s KINDS] [-t PACE_MS] hold|busy|work|churn|burst "
+		    "CONNINFO");
 	choose_mode(argv[optind]);
 	conninfo = argv[optind + 1];
 }

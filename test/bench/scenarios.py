@@ -241,6 +241,34 @@ class Clients(Driven):
                         Metric("p50", "us"), Metric("p99", "us")]
 
 
+class State(Driven):
+    """What it costs to carry settings, by transaction.
+
+    64 of them over 20 servers: first without any, then with settings on
+    which they all agree, then with settings that differ for each of them, so
+    that nearly every query finds a server with another's. Only for those
+    that keep such settings.
+    """
+
+    COUNT = 64
+    KINDS = {"none": 0, "alike": 1, "differ": COUNT}
+
+    def __init__(self, name, mode):
+        super().__init__(f"state {name}", without=["floor", "pgbouncer"])
+        self.mode = mode
+        self.metrics = [Metric(name, "us/transaction", False)
+                        for name in self.KINDS]
+        self.metrics += [Metric("differ_rate", "transactions/s", False)]
+
+    def ask(self, rig, contender, process):
+        found = {}
+        for name, kinds in self.KINDS.items():
+            self.load_options = ("-n", self.COUNT, "-s", kinds)
+            asked = super().ask(rig, contender, process)
+            found[name] = asked["cpu"]
+        return {**found, "differ_rate": asked["rate"]}
+
+
 # --- memory ---------------------------------------------------------------
 
 class Idle(Scenario):
@@ -383,6 +411,7 @@ def all_scenarios():
         Idle(tls=True),
     ]
     scenarios += [Clients(count) for count in (1, 10, 100, 1000, 10000)]
+    scenarios += [State("query", "busy"), State("transaction", "work")]
     scenarios += [ColdBurst(far_ms=0), ColdBurst(far_ms=100),
                   Storm(pace_ms=0), Storm(pace_ms=20)]
     return scenarios

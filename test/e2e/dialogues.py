@@ -393,6 +393,93 @@ def a_failed_parse_ends_the_unnamed_statement(talk):
     talk.ready()
 
 
+def bound(talk):
+    talk.send(bind("", ""), execute(""), sync())
+    talk.ready()
+
+
+@dialogue()
+def a_skipped_parse_leaves_the_unnamed_statement(talk):
+    for n in range(2):
+        talk.send(parse("", "SELECT 1"), sync())
+        talk.ready()
+        talk.send(*[execute("no"), parse("", "SELECT 2"), sync()] * (n + 1))
+        talk.ready(n + 1)
+        bound(talk)
+
+
+@dialogue()
+def a_parse_behind_a_skipped_one_is_the_last_word(talk):
+    for sql in ("SELECT 2", "SELECT 3", "SELECT nothing"):
+        talk.send(parse("", "SELECT 1"), sync())
+        talk.ready()
+        talk.send(execute("no"), parse("", "SELECT 2"), sync(),
+                  parse("", sql), sync())
+        talk.ready(2)
+        bound(talk)
+
+
+@dialogue()
+def a_query_behind_a_skipped_parse_ends_the_unnamed_statement(talk):
+    talk.send(parse("", "SELECT 1"), sync())
+    talk.ready()
+    talk.send(execute("no"), parse("", "SELECT 2"), sync(), query("SELECT 3"))
+    talk.ready(2)
+    bound(talk)
+
+
+@dialogue()
+def a_skipped_query_or_close_leaves_the_unnamed_statement(talk):
+    for skipped in (query("SELECT 3"), close("S", "")):
+        talk.send(parse("", "SELECT 1"), sync())
+        talk.ready()
+        talk.send(execute("no"), skipped, sync())
+        talk.ready()
+        bound(talk)
+        talk.send(execute("no"), skipped, sync(), bind("", ""), execute(""),
+                  sync())
+        talk.ready(2)
+
+
+@dialogue()
+def the_same_text_that_no_longer_parses_ends_the_unnamed_statement(talk):
+    talk.send(query("CREATE TABLE diff_soon (a int)"))
+    talk.ready()
+    talk.send(parse("", "SELECT * FROM diff_soon"), sync())
+    talk.ready()
+    talk.send(parse("drop", "DROP TABLE diff_soon"), bind("", "drop"),
+              execute(""), sync())
+    talk.ready()
+    talk.send(parse("", "SELECT * FROM diff_soon"), sync())
+    talk.ready()
+    bound(talk)
+
+
+@dialogue()
+def a_statement_that_no_longer_parses_is_still_there(talk):
+    talk.send(query("CREATE TABLE diff_soon (a int)"))
+    talk.ready()
+    talk.send(parse("", "SELECT * FROM diff_soon"), sync())
+    talk.ready()
+    talk.send(parse("drop", "DROP TABLE diff_soon"), bind("", "drop"),
+              execute(""), sync())
+    talk.ready()
+    bound(talk)
+    bound(talk)
+
+
+@dialogue()
+def deallocate_as_a_query_ends_the_unnamed_statement(talk):
+    for sql in ("DEALLOCATE ALL", "DEALLOCATE s1", "BEGIN; COMMIT", ""):
+        talk.send(parse("s1", "SELECT 1"), parse("", "SELECT 1"), sync())
+        talk.ready()
+        talk.send(query(sql))
+        talk.ready()
+        bound(talk)
+        talk.send(close("S", "s1"), sync())
+        talk.ready()
+
+
 @dialogue()
 def the_unnamed_statement_can_be_closed(talk):
     talk.send(parse("", "SELECT 1"), sync())

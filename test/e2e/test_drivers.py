@@ -60,31 +60,38 @@ OVER_TLS = ("psql", "pgbench", "pg", "pgjdbc")
 
 @pytest.fixture(scope="session")
 def prisma_client():
-    """Generates the client of node/prisma*.mjs into its node_modules, once
-    for each schema.prisma; pytest may run in several processes.
+    """Generates the clients of node/prisma*.mjs and node/prisma6 into their
+    node_modules, once for each schema.prisma; pytest may run in several
+    processes.
 
-    The prisma program looks for its native schema engine before anything
-    else, and would download it; to generate it does not start it. So any
-    program will do.
+    The prisma program looks for its native engines before anything else, and
+    would download them; to generate it does not start them. So any program
+    will do.
     """
-    modules = os.path.join(NODE, "node_modules")
+    for folder in (NODE, os.path.join(NODE, "prisma6")):
+        have_prisma_client(folder)
+
+
+def have_prisma_client(folder):
+    modules = os.path.join(folder, "node_modules")
     with open(os.path.join(modules, ".generating"), "w",
               encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         # It leaves a copy of what it was made from.
         made_from = os.path.join(modules, ".prisma", "client",
                                  "schema.prisma")
-        if read(made_from) != read(os.path.join(NODE, "schema.prisma")):
-            generate_prisma_client()
+        if read(made_from) != read(os.path.join(folder, "schema.prisma")):
+            generate_prisma_client(folder)
 
 
-def generate_prisma_client():
+def generate_prisma_client(folder):
     done = subprocess.run(
         ["node", "node_modules/prisma/build/index.js", "generate",
-         "--schema", "schema.prisma"], cwd=NODE, check=False,
+         "--schema", "schema.prisma"], cwd=folder, check=False,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         timeout=TIME_LIMIT,
         env={**os.environ, "PRISMA_SCHEMA_ENGINE_BINARY": "/bin/true",
+             "PRISMA_QUERY_ENGINE_LIBRARY": "/bin/true",
              "PRISMA_HIDE_UPDATE_MESSAGE": "1", "CHECKPOINT_DISABLE": "1"})
     assert done.returncode == 0, done.stdout
 

@@ -198,6 +198,35 @@ def test_what_the_operator_wants_when_no_moment_comes(
             assert straggler.value("SELECT 2") == "2"
 
 
+@pytest.mark.parametrize("extended", [False, True])
+def test_ddl_that_waits_in_postgres_does_not_use_up_the_pool(
+        start_pgsluice, table, extended):
+    """Those who want its table wait here; the rest of the app goes on."""
+    pooler = start_pgsluice(default_pool_size=5, migration_hold_limit="50ms",
+                            migration_drain_timeout="100ms")
+    with pooler.connect() as migrator, holding(pooler) as straggler:
+        straggler.rows(f"SELECT count(*) FROM {table}")
+        migrator.rows(PRISMA_LOCK)
+        migrator.send(wire.query(f'ALTER TABLE "{table}" ADD COLUMN a int'))
+        wait_for(pooler, state="exclusive")
+        crowd = [pooler.connect() for _ in range(12)]
+        for client in crowd:
+            sql = f"SELECT count(*) FROM public.{table.upper()}"
+            client.send(*([wire.parse("", sql), wire.bind(), wire.execute(),
+                           wire.sync()] if extended else [wire.query(sql)]))
+        wait_until(lambda: pooler.pool()["sv_active"] == 3,
+                   "migrator, straggler and one of the crowd have servers")
+        with pooler.connect() as app:
+            for _ in range(50):
+                assert app.value("SELECT count(*) FROM pg_class") != "0"
+        assert pooler.pool()["sv_active"] == 3
+        straggler.rows("COMMIT")
+        assert migrator.shapes(migrator.until_ready()) == "CZ"
+        for client in crowd:
+            assert "D" in client.shapes(client.until_ready())
+            client.close()
+
+
 def test_what_blocks_nobody_holds_nobody(start_pgsluice, table):
     pooler = start_pgsluice(default_pool_size=3, migration_hold_limit="30s")
     with pooler.connect() as migrator, holding(pooler):
@@ -420,6 +449,21 @@ def test_an_idle_migrator_yields_to_one_that_waits(start_pgsluice):
         frozen.rows(PRISMA_LOCK)
         assert second.rows(PRISMA_LOCK)
         loses_its_connection(frozen, "57P05")
+
+
+def test_a_pause_lets_a_migrator_finish(start_pgsluice, table):
+    pooler = start_pgsluice(default_pool_size=2)
+    with pooler.connect() as migrator, \
+            pooler.connect("admin", "pgsluice") as console:
+        migrator.rows(PRISMA_LOCK)
+        console.send(wire.query("PAUSE app"))
+        wait_until(lambda: any(row["paused"] == "1" for row in
+                               pooler.console("SHOW DATABASES")),
+                   "the database is paused")
+        migrator.rows(f"ALTER TABLE {table} ADD COLUMN a int")
+        assert not has_news(console)
+        migrator.close()
+        assert console.shapes(console.until_ready()) == "CZ"
 
 
 def test_ddl_of_anybody_drains_where_the_operator_wants(start_pgsluice,

@@ -273,7 +273,8 @@ def test_after_a_kill_it_starts_again_over_its_old_unix_socket(
         start_pgsluice):
     pooler = start_pgsluice()
     path = pooler.path(f".s.PGSQL.{pooler.port}")
-    wait_until(lambda: os.path.exists(path), "the socket, made last")
+    # both sockets are there, and it has said so: the log tells the starts apart
+    pooler.wait_log(" is up: ")
     pooler.send_signal(signal.SIGKILL)
     pooler.wait_end()
     assert os.path.exists(path)

@@ -1,9 +1,11 @@
 /*
  * Texts of statements. The quick look and the whole scan give the same
- * answer, and so do a text and its statements one by one.
+ * answer, and so do a text and its statements one by one. Statements about
+ * databases are read as well.
  */
 #include "base/buf.h"
 #include "fuzz.h"
+#include "wire/sqldatabase.h"
 #include "wire/sqlscan.h"
 
 /*
@@ -58,6 +60,20 @@ check_statements(struct span sql, uint32_t effects)
 	return count;
 }
 
+/* What is to be done for a database is seen by the scan. */
+static void
+check_database(struct span sql, uint32_t effects)
+{
+	struct sqldatabase found;
+
+	if (!sqldatabase_read(sql, &found))
+		return;
+	check((effects & SQL_DATABASE) != 0);
+	check(found.name[0] != '\0');
+	check(memchr(found.name, '\0', sizeof(found.name)) != NULL);
+	check(memchr(found.other, '\0', sizeof(found.other)) != NULL);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
@@ -69,6 +85,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	check(name.len == 0 ||
 	    (effects & (SQL_DEALLOCATE | SQL_BARE)) != 0);
 	check_behind_another(sql, effects, check_statements(sql, effects));
+	check_database(sql, effects);
 	fuzz_check_time(began);
 	return 0;
 }

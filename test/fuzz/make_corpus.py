@@ -151,6 +151,9 @@ def sqlscan_seeds():
         "SELECT /*", "SET local.x = 1", "SET TRANSACTION READ ONLY",
         "PREPARE TRANSACTION 'x'",
         "SELECT 1e'a\\'; SET x = 1'", "SELECT \"a\"\"; SET x = 1\"",
+        "CREATE DATABASE \"a\"\"b\" WITH OWNER = c TEMPLATE 'd'",
+        "DROP DATABASE IF EXISTS a WITH (FORCE)",
+        "ALTER DATABASE a RENAME TO b",
     )
     for number, text in enumerate(texts):
         yield f"sql-{number:02}", text.encode()

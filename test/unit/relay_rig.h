@@ -318,7 +318,9 @@ rig_start(const char *options)
 	    "asking = host=/nowhere connect_query='SELECT 1'\n"
 	    "* = host=/nowhere\n"
 	    "[pgsluice]\nauth_type = any\ndefault_pool_size = 1\n"
-	    "max_client_conn = 10\nadmin_users = admin\n");
+	    "max_client_conn = 10\nadmin_users = admin\n"
+	    /* So that texts are kept, and have to be given back. */
+	    "log_min_duration = 1us\nlog_statement_text = 1\n");
 	/* A BEGIN is the handiest way to hold a server. */
 	if (strstr(options, "defer_begin") == NULL)
 		buf_add_text(&text, "defer_begin = 0\n");
@@ -457,6 +459,10 @@ compose_error(struct buf *out, struct span rest)
 	msg_text(out, sqlstate);
 	msg_u8(out, 'M');
 	msg_text(out, rest);
+	if (span_is(sqlstate, "0A000")) {
+		msg_u8(out, 'R');
+		msg_text(out, SPAN("RevalidateCachedQuery"));
+	}
 	msg_u8(out, 0);
 }
 
@@ -475,6 +481,23 @@ compose_parse(struct buf *out, struct span rest)
 	msg_u16(out, 0);
 }
 
+/* "B name/2": with formats for two columns of the result. */
+static inline void
+compose_bind(struct buf *out, struct span rest)
+{
+	struct span name = SPAN("");
+	uint64_t formats = 0;
+
+	span_next(&rest, '/', &name);
+	span_parse_u64(rest, &formats);
+	msg_text(out, name);
+	msg_u16(out, 0);
+	msg_u16(out, 0);
+	msg_u16(out, (uint16_t)formats);
+	for (uint64_t i = 0; i < formats; i++)
+		msg_u16(out, 0);
+}
+
 /* A client's body, where it is more than its text. */
 static inline void
 compose_request(struct buf *out, char type, struct span rest)
@@ -487,9 +510,7 @@ compose_request(struct buf *out, char type, struct span rest)
 		break;
 	case 'B':
 		msg_u8(out, 0);
-		msg_text(out, rest);
-		for (int i = 0; i < 3; i++)
-			msg_u16(out, 0);
+		compose_bind(out, rest);
 		break;
 	case 'D': case 'C':
 		msg_u8(out, portal ? 'P' : 'S');
@@ -541,6 +562,34 @@ compose_row(struct buf *out, struct span rest)
 	out->at[at + 1] = (char)count;
 }
 
+/* "T one,two": columns of these names. */
+static inline void
+compose_columns(struct buf *out, struct span rest)
+{
+	static const char zeroes[18];
+	size_t at = out->len;
+	uint16_t count = 0;
+	struct span column;
+
+	msg_u16(out, 0);
+	for (; span_next(&rest, ',', &column); count++) {
+		msg_text(out, column);
+		buf_add(out, zeroes, sizeof(zeroes));
+	}
+	out->at[at + 1] = (char)count;
+}
+
+/* "t 23": one parameter of that type, or none. */
+static inline void
+compose_types(struct buf *out, struct span rest)
+{
+	uint64_t oid;
+
+	msg_u16(out, rest.len > 0);
+	if (rest.len > 0 && span_parse_u64(rest, &oid))
+		msg_u32(out, (uint32_t)oid);
+}
+
 static inline void
 compose_reply(struct buf *out, char type, struct span rest)
 {
@@ -562,7 +611,13 @@ compose_reply(struct buf *out, char type, struct span rest)
 	case 'D':
 		compose_row(out, rest);
 		break;
-	case 'T': case 't': case 'V':
+	case 'T':
+		compose_columns(out, rest);
+		break;
+	case 't':
+		compose_types(out, rest);
+		break;
+	case 'V':
 		msg_u16(out, 0);
 		break;
 	case 'G': case 'H': case 'W':

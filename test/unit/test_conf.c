@@ -1079,6 +1079,29 @@ test_no_allocation_failure_gets_through(void **state)
 	assert_true(failures > 100);
 }
 
+static void
+test_a_command_is_looked_at_when_it_is_set(void **state)
+{
+	struct {
+		char *command;
+	} object = { 0 };
+	const struct conf_field field = {
+		.name = "command", .type = CONF_COMMAND,
+	};
+	struct buf why = { 0 };
+
+	(void)state;
+	assert_true(conf_field_set(&field, &object, SPAN(""), &why));
+	assert_string_equal(object.command, "");
+	assert_true(conf_field_set(&field, &object, SPAN("a 'b c'"), &why));
+	assert_string_equal(object.command, "a 'b c'");
+	assert_false(conf_field_set(&field, &object, SPAN("a 'b"), &why));
+	assert_true(span_is(buf_span(&why), "a ' without its end"));
+	assert_string_equal(object.command, "a 'b c'");
+	conf_field_finish(&field, &object);
+	buf_finish(&why);
+}
+
 int
 main(void)
 {
@@ -1127,6 +1150,7 @@ main(void)
 		cmocka_unit_test(test_a_reload_knows_what_needs_a_restart),
 		cmocka_unit_test(test_lists),
 		cmocka_unit_test(test_include_keeps_place_and_line),
+		cmocka_unit_test(test_a_command_is_looked_at_when_it_is_set),
 		cmocka_unit_test(test_no_allocation_failure_gets_through),
 	};
 

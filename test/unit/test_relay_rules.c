@@ -14,46 +14,7 @@
 
 #include <cmocka.h>
 
-#include "relay_rig.h"
-
-struct step {
-	enum { CLIENT, SERVER } who;
-	const char *says;
-	const char *to_server, *to_client;
-	const char *owed;
-};
-
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-#define PLAY(steps) play(steps, COUNT(steps))
-
-static void
-play(const struct step *steps, size_t count)
-{
-	for (size_t i = 0; i < count; i++) {
-		const struct step *step = &steps[i];
-
-		if (step->who == CLIENT)
-			client_says(step->says);
-		else
-			server_says(step->says);
-		const char *to_server = server_got();
-		const char *to_client = client_got();
-		if (strcmp(to_server, step->to_server) != 0 ||
-		    strcmp(to_client, step->to_client) != 0 ||
-		    strcmp(rig_owed(), step->owed) != 0)
-			fail_msg("step %zu, %s says \"%s\": server gets "
-			    "\"%s\", client gets \"%s\", owed \"%s\"", i + 1,
-			    step->who == CLIENT ? "client" : "server",
-			    step->says, to_server, to_client, rig_owed());
-	}
-}
-
-static void
-is_parted(void)
-{
-	assert_int_equal(rig_client()->state, CLIENT_IDLE);
-	assert_int_equal(rig_server()->state, SERVER_IDLE);
-}
+#include "relay_play.h"
 
 /*
  * Replies and their turn.
@@ -537,6 +498,149 @@ batches_that_were_skipped_leave_the_unnamed_statement(void **state)
 	rig_start("");
 	rig_begin("transaction");
 	PLAY(steps);
+	rig_finish();
+}
+
+/* The one that was skipped and the one that was not have the same text. */
+static void
+a_parse_behind_a_skipped_one_is_the_last_word(void **state)
+{
+	static const struct step steps[] = {
+		{ CLIENT, "E; P :SELECT 2; S; P :SELECT 2", "E P:SELECT_2 S "
+		    "P:SELECT_2", "", "E P S P" },
+		{ SERVER, "E 34000 no; Z I", "", "E34000 ZI", "P" },
+		{ CLIENT, "B; S", "B S", "", "P B S" },
+		{ SERVER, "E 42601 no; Z I", "", "E42601 ZI", "" },
+		/* It is gone with its Parse, and so are those before. */
+		{ CLIENT, "B; S", "C B S", "", "-C B S" },
+	};
+
+	(void)state;
+	rig_start("");
+	rig_begin("transaction");
+	PLAY(steps);
+	rig_finish();
+}
+
+static void
+a_query_behind_a_skipped_parse_ends_the_unnamed_statement(void **state)
+{
+	static const struct step steps[] = {
+		{ CLIENT, "P :SELECT 1; S", "P:SELECT_1 S", "", "P S" },
+		{ SERVER, "1; Z I", "", "1 ZI", "" },
+		{ CLIENT, "E; P :SELECT 2; S; Q SELECT 3",
+		    "E P:SELECT_2 S Q:SELECT_3", "", "E P S Q" },
+		{ SERVER, "E 34000 no; Z I", "", "E34000 ZI", "Q" },
+		{ SERVER, "C SELECT 1; Z I", "", "C ZI", "" },
+		{ CLIENT, "B; S", "C B S", "", "-C B S" },
+	};
+
+	(void)state;
+	rig_start("");
+	rig_begin("transaction");
+	PLAY(steps);
+	rig_finish();
+}
+
+/* So does one that never runs: it leaves what was there. */
+static void
+a_query_that_was_skipped_leaves_the_unnamed_statement(void **state)
+{
+	static const struct step steps[] = {
+		{ CLIENT, "P :SELECT 1; S", "P:SELECT_1 S", "", "P S" },
+		{ SERVER, "1; Z I", "", "1 ZI", "" },
+		{ CLIENT, "E; Q SELECT 3; S", "E Q:SELECT_3 S", "", "E Q S" },
+		{ SERVER, "E 34000 no; Z I", "", "E34000 ZI", "" },
+		{ CLIENT, "B; S", "P:SELECT_1 B S", "", "-P B S" },
+	};
+
+	(void)state;
+	rig_start("");
+	rig_begin("transaction");
+	PLAY(steps);
+	rig_finish();
+}
+
+static void
+the_same_text_again_that_fails_ends_the_unnamed_statement(void **state)
+{
+	static const struct step steps[] = {
+		{ CLIENT, "P :SELECT 1; S", "P:SELECT_1 S", "", "P S" },
+		{ SERVER, "1; Z I", "", "1 ZI", "" },
+		{ CLIENT, "P :SELECT 1; S", "P:SELECT_1 S", "", "P S" },
+		{ SERVER, "E 42P01 no; Z I", "", "E42P01 ZI", "" },
+		{ CLIENT, "B; S", "C B S", "", "-C B S" },
+	};
+
+	(void)state;
+	rig_start("");
+	rig_begin("transaction");
+	PLAY(steps);
+	rig_finish();
+}
+
+/* One of ours that is put again for a Bind is not the client's own doing. */
+static void
+a_parse_of_ours_that_fails_leaves_the_unnamed_statement(void **state)
+{
+	static const struct step parsed[] = {
+		{ CLIENT, "P :SELECT 1; S", "P:SELECT_1 S", "", "P S" },
+		{ SERVER, "1; Z I", "", "1 ZI", "" },
+	};
+	static const struct step elsewhere[] = {
+		{ CLIENT, "B; S", "P:SELECT_1 B S", "", "-P B S" },
+		{ SERVER, "E 42P01 no; Z I", "", "E42P01 ZI", "" },
+		{ CLIENT, "B; S", "P:SELECT_1 B S", "", "-P B S" },
+	};
+
+	(void)state;
+	rig_start("");
+	rig_begin("transaction");
+	PLAY(parsed);
+	far_close(&rig.server);
+	rig_settle();
+	PLAY(elsewhere);
+	rig_finish();
+}
+
+static void
+deallocate_as_a_query_ends_the_unnamed_statement(void **state)
+{
+	static const struct step steps[] = {
+		{ CLIENT, "P :SELECT 1; S", "P:SELECT_1 S", "", "P S" },
+		{ SERVER, "1; Z I", "", "1 ZI", "" },
+		{ CLIENT, "Q DEALLOCATE ALL", "", "C ZI", "" },
+		{ CLIENT, "B; S", "C B S", "", "-C B S" },
+	};
+
+	(void)state;
+	rig_start("");
+	rig_begin("transaction");
+	PLAY(steps);
+	rig_finish();
+}
+
+/* What a client sends behind a COPY before it knows of it never runs. */
+static void
+what_stands_in_a_copy_is_undone_last_to_first(void **state)
+{
+	static const struct step steps[] = {
+		{ CLIENT, "P :COPY t FROM STDIN; B; E; P s1:SELECT 1; "
+		    "C s1; P :SELECT 2; P :SELECT 3; S",
+		    "P:COPY_t_FROM_STDIN B E P#:SELECT_1 P:SELECT_2 "
+		    "P:SELECT_3 S", "", "P B E P =C P P S" },
+		{ SERVER, "1; 2; G", "", "1 2 G", "E" },
+	};
+	struct client *client;
+
+	(void)state;
+	rig_start("");
+	rig_begin("transaction");
+	PLAY(steps);
+	client = rig_client();
+	assert_null(stmt_names_get(&client->names, SPAN("s1")));
+	assert_true(span_is(stmt_sql(client->unnamed),
+	    "COPY t FROM STDIN"));
 	rig_finish();
 }
 
@@ -1469,6 +1573,13 @@ main(void)
 		TEST(a_query_or_a_failed_parse_ends_the_unnamed_statement),
 		TEST(a_parse_that_was_skipped_leaves_the_unnamed_statement),
 		TEST(batches_that_were_skipped_leave_the_unnamed_statement),
+		TEST(a_parse_behind_a_skipped_one_is_the_last_word),
+		TEST(a_query_behind_a_skipped_parse_ends_the_unnamed_statement),
+		TEST(a_query_that_was_skipped_leaves_the_unnamed_statement),
+		TEST(the_same_text_again_that_fails_ends_the_unnamed_statement),
+		TEST(a_parse_of_ours_that_fails_leaves_the_unnamed_statement),
+		TEST(deallocate_as_a_query_ends_the_unnamed_statement),
+		TEST(what_stands_in_a_copy_is_undone_last_to_first),
 		TEST(a_parse_of_ours_that_was_skipped_is_sent_again),
 		TEST(the_query_of_one_ends_the_unnamed_statement_of_all),
 		TEST(clients_with_the_same_text_share_a_statement),

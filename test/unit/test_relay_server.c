@@ -411,6 +411,8 @@ the_tables_have_each_state_of_a_server(void **state)
 		/* Its rows are those of pg_listening_channels(), and its
 		 * notifications many clients': test/e2e/test_listen.py. */
 		[SERVER_LISTENING] = true,
+		/* Whatever it still says is dropped: test_migrate.py. */
+		[SERVER_RETIRING] = true,
 		/* Its socket is closed. */
 		[SERVER_CLOSING] = true, [SERVER_GONE] = true,
 	};

@@ -13,6 +13,7 @@
 #include "base/buf.h"
 #include "base/mem.h"
 #include "base/span.h"
+#include "base/words.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -428,6 +429,74 @@ hashes_are_keyed_by_process(void **state)
 	assert_string_not_equal(line[0], line[1]);
 }
 
+/*
+ * words
+ */
+
+/* The words, each in brackets; or why not. */
+static void
+split_is(const char *text, const char *expected)
+{
+	struct buf why = { 0 }, got = { 0 };
+	char **words = words_split(span_of(text), &why);
+
+	for (char **word = words; words != NULL && *word != NULL; word++)
+		buf_printf(&got, "[%s]", *word);
+	if (words == NULL)
+		buf_add_span(&got, buf_span(&why));
+	buf_add(&got, "", 1);
+	assert_string_equal(got.at, expected);
+	mem_free(words);
+	buf_finish(&got);
+	buf_finish(&why);
+}
+
+static void
+a_command_line_is_split_as_a_shell_does(void **state)
+{
+	(void)state;
+	split_is("a", "[a]");
+	split_is("  pg_dump -Fc\t-f  /x y ", "[pg_dump][-Fc][-f][/x][y]");
+	split_is("a 'b c' \"d e\"", "[a][b c][d e]");
+	split_is("a '' \"\" b", "[a][][][b]");
+	split_is("a x'y'\"z\"\\ w", "[a][xyz w]");
+	split_is("a 'it'\\''s' \"say \\\"hi\\\" \\\\ \\n\"",
+	    "[a][it's][say \"hi\" \\ \\n]");
+	split_is("a '\\' b\\\\", "[a][\\][b\\]");
+	split_is("a '$x' \\| \"a|b;c\" ~ * ? [ { # % =",
+	    "[a][$x][|][a|b;c][~][*][?][[][{][#][%][=]");
+	split_is("a b c d e f g h", "[a][b][c][d][e][f][g][h]");
+}
+
+static void
+a_command_line_that_is_none_is_refused(void **state)
+{
+	struct buf why = { 0 };
+
+	(void)state;
+	split_is("", "there is no command in it");
+	split_is(" \t", "there is no command in it");
+	split_is("'' a", "there is no command in it");
+	split_is("a 'b", "a ' without its end");
+	split_is("a \"b", "a \" without its end");
+	split_is("a \"b\\\"", "a \" without its end");
+	split_is("a \\", "a \\ with nothing behind it");
+	split_is("pg_dump > x", "no shell reads this, and > would be given to "
+	    "the command as it is: write '>' if that is meant, or run sh -c "
+	    "'...'");
+	split_is("a \"$HOME\"", "no shell reads this, and $ would be given to "
+	    "the command as it is: write '$' if that is meant, or run sh -c "
+	    "'...'");
+	assert_null(words_split((struct span){ "a\0b", 3 }, &why));
+	buf_finish(&why);
+	/* The first is for the words, the second for the complaint. */
+	mem_fail_nth(1);
+	assert_null(words_split(SPAN("a b"), &why));
+	mem_fail_nth(0);
+	assert_true(span_is(buf_span(&why), "out of memory"));
+	buf_finish(&why);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -449,6 +518,8 @@ main(int argc, char **argv)
 		cmocka_unit_test(the_folded_hash_ignores_case_and_nothing_else),
 		cmocka_unit_test(hashes_spread_over_all_slots),
 		cmocka_unit_test(hashes_are_keyed_by_process),
+		cmocka_unit_test(a_command_line_is_split_as_a_shell_does),
+		cmocka_unit_test(a_command_line_that_is_none_is_refused),
 	};
 
 	/* For hashes_are_keyed_by_process(). */
