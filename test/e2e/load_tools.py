@@ -24,13 +24,17 @@ from pgsluice import die_with_parent
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TIME_LIMIT = 150
-ITEMS = 1000
+ITEMS = 1000                            # those that the load works on
+MORE_ITEMS = 50_000                     # so that a rewrite is one
 WORKERS = 3                             # of each driver
-PAUSE_MS = 20
+PAUSE_MS = 50
+
+# What all clients but Prisma's prepare, each as its driver does.
+FIND = "select * from load.item where id = $1"
 
 PGBENCH_SCRIPT = rf"""
 \set id random(1, {ITEMS})
-select * from load.item where id = :id;
+{FIND.replace('$1', ':id')};
 begin;
 update load.item set qty = qty + 1 where id = :id;
 select qty from load.item where id = :id;
@@ -39,13 +43,13 @@ commit;
 """
 
 
-def create_items(session, items=ITEMS):
+def create_items(session):
     """As the owner of all of it."""
     session.rows("CREATE SCHEMA load")
     session.rows("CREATE TABLE load.item (id serial PRIMARY KEY,"
                  " name text NOT NULL, qty int NOT NULL DEFAULT 0)")
     session.rows("INSERT INTO load.item (name) SELECT 'item ' || n"
-                 f" FROM generate_series(1, {items}) n")
+                 f" FROM generate_series(1, {MORE_ITEMS}) n")
     session.rows("ANALYZE load.item")
 
 
@@ -131,12 +135,13 @@ class Load:
                 for name, tally in json.loads(said.splitlines()[-1]).items()}
 
     def _end_pgbench(self):
-        if self.pgbench.poll() is None:
+        ended_early = self.pgbench.poll() is not None
+        if not ended_early:
             self.pgbench.send_signal(signal.SIGALRM)    # its time is over
         said, _ = self.pgbench.communicate(timeout=TIME_LIMIT)
         added = re.search(r"actually processed: (\d+)", said)
         errors = re.findall(r"pgbench: error: .*", said)
-        if self.pgbench.returncode != 0 and not errors:
+        if (ended_early or self.pgbench.returncode != 0) and not errors:
             errors = [said]
         return Tally(int(added[1]) if added else 0, self._longest_ms(),
                      errors)

@@ -72,6 +72,7 @@ class PrismaApp:
         self.folder = str(folder)
         self.url = url
         self.version = version
+        self.started = []
         packages = {7: "node", 6: "prisma"}[version]
         os.makedirs(self.path("migrations"))
         os.symlink(os.path.join(HERE, packages, "node_modules"),
@@ -117,10 +118,16 @@ class PrismaApp:
         command = ["node", "node_modules/prisma/build/index.js", *arguments]
         if terminal:
             command = ["script", "-qec", shlex.join(command), "/dev/null"]
-        return Running(command, subprocess.Popen(
+        self.started.append(Running(command, subprocess.Popen(
             command, cwd=self.folder, env=self.environment(), text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, start_new_session=True))
+            stderr=subprocess.STDOUT, start_new_session=True)))
+        return self.started[-1]
+
+    def kill(self):
+        """Whatever is still running."""
+        for running in self.started:
+            running.kill()
 
     def run(self, *arguments, terminal=False):
         return self.start(*arguments, terminal=terminal).finish()
@@ -143,6 +150,10 @@ class Running:
                                  f"{output}") from None
         return Finished(self.command, self.process.returncode, output)
 
+    def has_ended(self):
+        return self.process.poll() is not None
+
     def kill(self):
         """With the schema engine that it has started."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        if not self.has_ended():
+            os.killpg(self.process.pid, signal.SIGKILL)

@@ -26,6 +26,10 @@ const pauseMs = Number(process.env.PAUSE_MS)
 const find = 'select * from load.item where id = $1'
 const add = 'update load.item set qty = qty + 1 where id = $1'
 const added = 'select qty from load.item where id = $1'
+// For postgres.js, which asks once what a statement's columns are. When a type
+// changes it is told so by an error, as it is by Postgres itself, and prepares
+// the statement again; but it cannot do that in a transaction.
+const addedTo = 'select name from load.item where id = $1'
 
 // open(url) gives { worker(), end() }; a worker has read(id) and add(id).
 
@@ -78,7 +82,7 @@ function openPostgresJs() {
             read: id => ask(sql, find, id),
             add: id => sql.begin(async tx => {
                 await ask(tx, add, id)
-                await ask(tx, added, id)
+                await ask(tx, addedTo, id)
             }),
         }),
         end: () => sql.end(),

@@ -22,10 +22,12 @@ import { PostgresError, Wire } from './wire.mjs'
 // By the type's oid: what the engine calls it, and how a value is read.
 const types = new Map([
     [[16], Type.Boolean, it => it === 't'],
-    [[18, 19, 25, 1042, 1043], Type.Text, String],
+    [[18], Type.Character, String],
+    [[19, 25, 1042, 1043], Type.Text, String],
     [[20, 26], Type.Int64, String],
     [[21, 23], Type.Int32, Number],
-    [[1002, 1003, 1009], Type.TextArray, it => parseArray(it)],
+    [[1002], Type.CharacterArray, it => parseArray(it)],
+    [[1003, 1009], Type.TextArray, it => parseArray(it)],
     [[1005, 1007], Type.Int32Array, it => parseArray(it, Number)],
     [[1016, 1028], Type.Int64Array, it => parseArray(it)],
     [[1184], Type.DateTime, it => new Date(it).toISOString()],

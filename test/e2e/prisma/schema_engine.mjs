@@ -85,7 +85,9 @@ async function startEngine() {
         fs.readFileSync(program), { './schema_engine_bg.js': wasm })
     wasm.__wbg_set_wasm(instance.exports)
     instance.exports.__wbindgen_start()
-    globalThis.PRISMA_WASM_PANIC_REGISTRY = { set_message: console.error }
+    globalThis.PRISMA_WASM_PANIC_REGISTRY = {
+        set_message: message => log('ERROR', { is_panic: true, message }),
+    }
     const datamodels = options.datamodels.map(file =>
         [file, fs.readFileSync(file, 'utf8')])
     return wasm.SchemaEngine.new(

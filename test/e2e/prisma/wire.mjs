@@ -153,11 +153,13 @@ export class Wire {
                 got = got.subarray(end)
             }
         }
-        throw new Error('the server closed the connection')
     }
 
     async #next() {
-        return (await this.#messages.next()).value
+        const { value, done } = await this.#messages.next()
+        if (done)
+            throw new Error('the server closed the connection')
+        return value
     }
 
     async #login(password, settings) {
@@ -183,8 +185,7 @@ export class Wire {
         }
     }
 
-    // Sends the messages and takes what answers them, up to ReadyForQuery;
-    // of several results, the last.
+    // Sends the messages, and gives what answers them up to ReadyForQuery.
     #ask(...messages) {
         const answer = this.#last.catch(() => {}).then(async () => {
             this.#socket.write(Buffer.concat(messages))
@@ -195,31 +196,26 @@ export class Wire {
     }
 
     async #answer() {
-        let columns = [], rows = [], tag = '', error = null, isNew = true
+        let columns = [], error = null
+        const rows = []
         for (;;) {
             const { kind, body } = await this.#next()
-            if (isNew && 'TDCI'.includes(kind)) {
-                columns = []
-                rows = []
-                isNew = false
-            }
             if (kind === 'T')
                 columns = columnsOf(body)
             else if (kind === 'D')
                 rows.push(valuesOf(body))
-            else if (kind === 'C')
-                tag = body.toString('utf8', 0, body.length - 1)
             else if (kind === 'E')
                 error = new PostgresError(fieldsOf(body))
-            else if (kind === 'Z' && error)
+            // Nothing comes after what is worse than an ERROR.
+            if (error && (kind === 'Z' || error.severity !== 'ERROR'))
                 throw error
-            else if (kind === 'Z')
-                return { columns, rows, tag }
-            isNew ||= kind === 'C' || kind === 'I'
+            if (kind === 'Z')
+                return { columns, rows }
         }
     }
 
-    // One Query message, with as many statements as there are.
+    // One Query message, with as many statements as there are. (For those
+    // that have no rows, or it is all the same what they are.)
     query(sql) {
         return this.#ask(query(sql))
     }
@@ -229,10 +225,12 @@ export class Wire {
         const { columns } = await this.#ask(parse(name, sql), describe(name),
             sync())
         try {
-            return { ...await this.#ask(bind(name, values), execute(), sync()),
-                columns }
+            const { rows } =
+                await this.#ask(bind(name, values), execute(), sync())
+            return { columns, rows }
         } finally {
-            await this.#ask(close(name), sync())
+            // If even this fails, what failed before tells why.
+            await this.#ask(close(name), sync()).catch(() => {})
         }
     }
 
