@@ -29,7 +29,8 @@ bool migrant_may_be_silent(const struct client *client);
  * hand: a Query, a Parse or a Bind. `bind` is a Bind's body behind its names,
  * SPAN_NONE if there is none. True: it is taken care of, since the client has
  * to wait or is refused, and *ret_go_on says whether the walk goes on. Call it
- * only where migrant_is_asked() says so.
+ * only where migrant_is_asked() says so; and once before the client takes a
+ * server for it, where that is cheap, so that it does not wait with one.
  */
 bool migrant_is_asked(const struct client *client, uint32_t effects);
 bool migrant_takes(struct pass *pass, const struct frame *frame,

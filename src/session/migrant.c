@@ -557,21 +557,36 @@ migrant_is_told(struct client *client, struct migration *migration,
 	return true;
 }
 
-/* Does it enter, or wait? */
+/* It waits inside of a transaction that somebody else's DDL shall not wait for.
+ */
+static void
+migrant_rest_parked(struct client *client)
+{
+	if (client->server == NULL || client->server->status == 'I' ||
+	    client->is_resting)
+		return;
+	client->is_resting = true;
+	hold_rest(client->pool);
+	migrant_look(client->worker, client->pool);
+}
+
+/* Does it enter, or wait? Without a server it gets one of its own later. */
 static bool
 migrant_enters(struct migrant *migrant)
 {
-	struct server *server = migrant->client->server;
+	struct client *client = migrant->client;
 
-	if (migrant->who.place == MIGRATOR_IN)
-		return true;
-	if (migration_claim(migrant->who.migration, &migrant->who,
+	if (migrant->who.place != MIGRATOR_IN &&
+	    migration_claim(migrant->who.migration, &migrant->who,
 	    migrant_reserve(migrant)) == MIGRATION_PARK) {
 		migrant_tell_parked(migrant);
+		migrant_rest_parked(client);
 		return migrant_wait(migrant, clock_us() + LOOK_US);
 	}
 	migrant->told = false;
-	migrant_adopt(migrant, server);
+	if (client->server == NULL || client->server->migrant == migrant)
+		return true;
+	migrant_adopt(migrant, client->server);
 	migrant_arm(migrant, clock_us() + 1000000);
 	return true;
 }
@@ -635,8 +650,9 @@ migrant_sends(struct pass *pass, const struct frame *frame,
 {
 	if (!migrant_enters(migrant))
 		return false;
-	if (frame->type == 'P')
-		return true;		/* that locks nothing */
+	/* Before it has a server; and a Parse locks nothing. */
+	if (pass->client->server == NULL || frame->type == 'P')
+		return true;
 	if (migrant_blocks(pass, frame, effects, sql))
 		return migrant_sends_ddl(pass, migrant, sql);
 	if (effects & SQL_DDL)

@@ -128,6 +128,15 @@ is_bookkeeping(struct span name)
 	return false;
 }
 
+/* relname = 'alembic_version': longer than a name is no name. */
+static void
+watch_string(struct scan *scan)
+{
+	if (*scan->lex.text.at == '\'' && scan->lex.text.len <= 63 + 2 &&
+	    is_bookkeeping(scan->lex.text))
+		scan->effects |= SQL_MIGRATION;
+}
+
 static void
 watch_name(struct scan *scan)
 {
@@ -238,6 +247,8 @@ next(struct scan *scan)
 		watch_call(scan);
 	if (scan->lex.token == TOKEN_WORD || scan->lex.token == TOKEN_NAME)
 		watch_name(scan);
+	else if (scan->lex.token == TOKEN_STRING)
+		watch_string(scan);
 	watch_into(scan);
 	if (scan->may_have_block)
 		watch_block(scan);

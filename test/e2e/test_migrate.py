@@ -90,6 +90,30 @@ def test_the_second_one_waits_at_its_first_statement(start_pgsluice):
         assert len(migrations(pooler, state="claimed")) == 1
 
 
+@pytest.mark.parametrize("before", ["", "SELECT 1"])
+def test_one_that_waits_in_a_transaction_is_in_nobodys_way(
+        start_pgsluice, postgres, table, before):
+    """Alembic looks at its books behind a BEGIN."""
+    pooler = start_pgsluice(default_pool_size=3,
+                            migration_drain_timeout="0")
+    look = "SELECT 1 FROM pg_class WHERE relname='alembic_version'"
+    with pooler.connect() as first, pooler.connect() as second:
+        first.rows("BEGIN")
+        first.rows(look)
+        second.rows("BEGIN")
+        if before:
+            second.rows(before)
+        second.send(wire.query(look))
+        wait_for(pooler, tool="alembic", state="waiting")
+        first.rows(f"ALTER TABLE {table} ADD COLUMN a int")
+        assert not has_news(second) or second.next().kind == "N"
+        first.rows("COMMIT")
+        first.close()
+        assert second.until_ready()[-1].status == "T"
+        second.rows(f"ALTER TABLE {table} ADD COLUMN b int")
+        second.rows("COMMIT")
+
+
 def test_a_key_in_a_bind_counts(start_pgsluice):
     pooler = start_pgsluice(default_pool_size=2)
     key = "4727445306447283"            # graphile-migrate

@@ -596,11 +596,13 @@ what_migration_tools_may_send_is_seen(void **state)
 		"DROP TABLE \"SequelizeMeta\"",
 		"INSERT INTO schema_migrations (version) VALUES ($1)",
 		"ALTER TABLE atlas_schema_revisions ADD a int",
+		"SELECT 1 FROM pg_class WHERE relname='alembic_version'",
 	};
 	static const char *const not_seen[] = {
 		"SELECT immigrant FROM t GROUP BY a", "DROP TABLE t",
 		"SELECT spname, web_id, chang, size FROM small",
-		"SELECT '_prisma_migrations' FROM t; SELECT 1",
+		"SELECT 'a long text, and somewhere in it stands the name "
+		"_prisma_migrations' FROM t; SELECT 1",
 	};
 
 	(void)state;
