@@ -117,6 +117,19 @@ uint64_t migration_tick(struct migrator *who,
     const struct migration_limits *limits, enum migration_answer *ret_answer,
     struct migration_news *news);
 
+/*
+ * The operator's command, once for each migration: has it been run, by this
+ * one or a companion? RUN: not yet, the caller is to start it now, and to say
+ * how it ended.
+ */
+enum migration_before {
+	MIGRATION_BEFORE_RUN, MIGRATION_BEFORE_RUNS, MIGRATION_BEFORE_DONE,
+	MIGRATION_BEFORE_FAILED,
+};
+enum migration_before migration_before(struct migrator *who);
+void migration_before_ended(struct migrator *who, bool good,
+    struct migration_news *news);
+
 /* How long it has waited in line, and for whom ("prisma of app@10.0.0.7"). */
 uint64_t migration_waited_us(const struct migrator *who);
 void migration_whom(struct migration *migration, char *text, size_t size);

@@ -283,14 +283,14 @@ detect_application(struct span application_name)
 }
 
 bool
-detect_blocks(struct span sql)
+detect_does(struct span sql, uint32_t effect)
 {
 	struct span rest = sql, statement;
 	const struct tool *tool;
 
 	while (sqlscan_next(&rest, &statement)) {
 		uint32_t effects = sqlscan(statement, NULL);
-		if (effects & SQL_BLOCKS && ((effects & SQL_MIGRATION) == 0 ||
+		if (effects & effect && ((effects & SQL_MIGRATION) == 0 ||
 		    detect_statement(statement, SPAN_NONE, SPAN_NONE, &tool) ==
 		    DETECTED_NOTHING))
 			return true;

@@ -85,6 +85,7 @@ struct migration {
 	uint64_t try_us;		/* not held: when to try again */
 	uint64_t pause_us;		/* ... and for how long after that */
 	bool has_cancelled;		/* the stragglers, in this drain */
+	enum migration_before before;	/* the operator's command */
 	unsigned held_clients;		/* at rest, in this hold */
 	size_t names_len;
 	char names[2048];		/* what the DDL at hand is about, see
@@ -454,8 +455,10 @@ migration_leave_locked(struct migrator *who, const char *outcome,
 	if (was_in)
 		migration_relax(migration, who, news);
 	record_end(who, outcome, error);
-	if (was_in && migration->in.next == migration->in.prev)
+	if (was_in && migration->in.next == migration->in.prev) {
+		migration->before = MIGRATION_BEFORE_RUN;
 		migration_move(migration, MIGRATION_OPEN);
+	}
 	list_remove(&who->node);
 	who->place = MIGRATOR_OUT;
 	migration_wake_line(migration, news);
@@ -718,6 +721,33 @@ migration_count_held(struct target *target)
 		return;
 	migration_lock();
 	migration->held_clients++;
+	migration_unlock(migration);
+}
+
+enum migration_before
+migration_before(struct migrator *who)
+{
+	struct migration *migration = who->migration;
+
+	migration_lock();
+	enum migration_before before = migration->before;
+	if (before == MIGRATION_BEFORE_RUN)
+		migration->before = MIGRATION_BEFORE_RUNS;
+	migration_unlock(migration);
+	return before;
+}
+
+void
+migration_before_ended(struct migrator *who, bool good,
+    struct migration_news *news)
+{
+	struct migration *migration = who->migration;
+
+	migration_lock();
+	migration->before = good ? MIGRATION_BEFORE_DONE :
+	    MIGRATION_BEFORE_FAILED;
+	list_each(node, &migration->in)
+		news_wake(news, migrator_at(node));
 	migration_unlock(migration);
 }
 

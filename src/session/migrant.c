@@ -44,6 +44,7 @@
 #include "pool/vars.h"
 #include "session/cancel.h"
 #include "session/client.h"
+#include "session/errand.h"
 #include "session/guard.h"
 #include "session/link.h"
 #include "session/server.h"
@@ -68,6 +69,7 @@ struct migrant {
 	bool told;			/* the NOTICE */
 	enum ending refusal;		/* for the statement at hand; or 0 */
 	const char *error;		/* how it failed; NULL = it did not */
+	struct errand *before;		/* runs for it; NULL = no */
 };
 
 MEM_TYPE(migrant_type, migrant);
@@ -195,6 +197,49 @@ migrant_look(struct worker *worker, struct pool *pool)
 }
 
 /*
+ * The operator's commands.
+ */
+
+static struct errand_about
+migrant_about(const struct migrant *migrant, const struct pool *pool,
+    const char *outcome)
+{
+	const struct conf_database *db = pool->db;
+
+	return (struct errand_about){
+		.database = db->dbname != NULL ? db->dbname : pool->database,
+		.user = pool->user, .tool = migrant->who.tool->name,
+		.host = db->host_count > 0 ? db->hosts[0] : "",
+		.port = db->port, .outcome = outcome,
+	};
+}
+
+static void
+migrant_before_ended(void *arg, bool good)
+{
+	struct migrant *migrant = arg;
+	struct target *target = client_target(migrant->client);
+	struct migration_news news = { 0 };
+
+	migrant->before = NULL;
+	migration_before_ended(&migrant->who, good, &news);
+	migrant_obey(migrant->worker, target, &news);
+}
+
+/* A migration with DDL is over. */
+static void
+migrant_run_after(struct migrant *migrant, const struct pool *pool,
+    const char *outcome)
+{
+	const char *line = migrant_options(migrant)->migration_after;
+	struct errand_about about = migrant_about(migrant, pool, outcome);
+
+	if (line[0] != '\0' && migrant->who.did_ddl &&
+	    process.leaving < LEAVING_NOW)
+		errand_start(migrant->worker, line, &about, NULL, NULL);
+}
+
+/*
  * Coming and going.
  */
 
@@ -284,9 +329,14 @@ migrant_parted(struct client *client, struct server *server)
 	check(migrant->client == client);
 	loop_timer_clear(&migrant->timer);
 	stream_resume(&client->s, PAUSE_MIGRATION);
+	if (migrant->before != NULL) {
+		errand_forget(migrant->before);
+		migrant_before_ended(migrant, false);
+	}
 	if (migrant->who.is_aborted)
 		migrant->error = "aborted";
-	else if (server->status != 'I' || client->query_us != 0)
+	else if (server->status != 'I' || client->query_us != 0 ||
+	    migrant->waits)
 		migrant->error = "went away in the middle of it";
 	client->migrant = NULL;
 	migrant->client = NULL;
@@ -306,8 +356,10 @@ migrant_server_gone(struct server *server)
 	check(migrant->client == NULL);
 	if (server->last_words != NULL)
 		migrant->error = server->last_words;
-	migrant_destroy(migrant, atomic_load(&server->pool->target),
-	    migrant->error == NULL ? "done" : "failed", migrant->error);
+	const char *outcome = migrant->error == NULL ? "done" : "failed";
+	migrant_run_after(migrant, server->pool, outcome);
+	migrant_destroy(migrant, atomic_load(&server->pool->target), outcome,
+	    migrant->error);
 }
 
 void
@@ -591,6 +643,30 @@ migrant_enters(struct migrant *migrant)
 	return true;
 }
 
+/* Has it been run, and well? False: it waits for that, or is refused. */
+static bool
+migrant_is_prepared(struct migrant *migrant)
+{
+	const char *line = migrant_options(migrant)->migration_before;
+	struct errand_about about =
+	    migrant_about(migrant, migrant->client->pool, NULL);
+	enum migration_before before = line[0] == '\0' ?
+	    MIGRATION_BEFORE_DONE : migration_before(&migrant->who);
+
+	if (before == MIGRATION_BEFORE_RUN) {
+		migrant->before = errand_start(migrant->worker, line, &about,
+		    migrant_before_ended, migrant);
+		if (migrant->before == NULL)
+			migrant_before_ended(migrant, false);
+	}
+	if (before == MIGRATION_BEFORE_DONE)
+		return true;
+	if (before == MIGRATION_BEFORE_FAILED)
+		migrant->refusal = END_MIGRATION_BEFORE;
+	return before == MIGRATION_BEFORE_FAILED ? false :
+	    migrant_wait(migrant, clock_us() + LOOK_US);
+}
+
 /* All that was asked before must have been answered: the end of a transaction
  * is seen by that. */
 static bool
@@ -624,7 +700,7 @@ migrant_blocks(const struct pass *pass, const struct frame *frame,
 	if (!pass_is_whole(pass, frame))
 		return true;		/* it may do anything */
 	return (effects & SQL_BLOCKS) != 0 &&
-	    ((effects & SQL_MIGRATION) == 0 || detect_blocks(sql));
+	    ((effects & SQL_MIGRATION) == 0 || detect_does(sql, SQL_BLOCKS));
 }
 
 /* The statement at hand was refused while it waited. */
@@ -648,12 +724,23 @@ static bool
 migrant_sends(struct pass *pass, const struct frame *frame,
     struct migrant *migrant, uint32_t effects, struct span sql)
 {
+	struct client *client = pass->client;
+
 	if (!migrant_enters(migrant))
 		return false;
-	/* Before it has a server; and a Parse locks nothing. */
-	if (pass->client->server == NULL || frame->type == 'P')
+	/* Before it has a server; and a Parse locks nothing (where it is not
+	 * tracked, nothing is known of it later). */
+	if (client->server == NULL ||
+	    (frame->type == 'P' && client_tracks_statements(client)))
 		return true;
-	if (migrant_blocks(pass, frame, effects, sql))
+
+	bool blocks = migrant_blocks(pass, frame, effects, sql);
+	bool changes = blocks || (effects & SQL_DDL &&
+	    ((effects & SQL_MIGRATION) == 0 || detect_does(sql, SQL_DDL)));
+	if (changes && client->server->status != 'E' &&
+	    !migrant_is_prepared(migrant))
+		return false;
+	if (blocks)
 		return migrant_sends_ddl(pass, migrant, sql);
 	if (effects & SQL_DDL)
 		migration_count_ddl(&migrant->who);
@@ -680,8 +767,11 @@ migrant_takes(struct pass *pass, const struct frame *frame, uint32_t effects,
 	migrant->who.migration = migration;
 	migrant->who.idle_us = 0;
 	migrant->waits = false;
+	if (migrant->refusal == 0 &&
+	    migrant_sends(pass, frame, migrant, effects, sql))
+		return false;
 	if (migrant->refusal == 0)
-		return !migrant_sends(pass, frame, migrant, effects, sql);
+		return true;
 	*ret_go_on = migrant_put_refusal(pass, frame, migrant);
 	return true;
 }

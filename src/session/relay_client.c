@@ -284,7 +284,7 @@ pass_deallocate(struct pass *pass, const struct frame *frame,
 	}
 	if (server != NULL && (server->owed.count > 0 ||
 	    server->owed.skipping || server->status == 'E' ||
-	    state_has_prepared(server)))
+	    (effects == SQL_DEALLOCATE_ALL && state_has_prepared(server))))
 		return false;
 	/* As any simple query does. */
 	stmt_unref(client->unnamed);
