@@ -76,7 +76,7 @@ class Fleet:
         environment = {**road.environment(), "DATABASE_URL": url,
                        "SESSION": session, "CONVERSATION": str(conversation),
                        # The processors may be busy with other things.
-                       "DATABASE_PATIENCE_MS": "120000",
+                       "DATABASE_PATIENCE_MS": "600000",
                        # or @vercel/functions does nothing
                        "VERCEL_URL": "app.example", "VERCEL_REGION": "fra1"}
         self.machines = [Machine(path, number, environment)

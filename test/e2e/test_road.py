@@ -219,18 +219,18 @@ def test_a_hundred_thousand_messages_though_interrupted(
 def test_a_copy_of_what_has_changed_meanwhile(
         road, sqlite, cluster, database):
     road.copy(sqlite)
+    # SQLite has given out 5000, and deleted it.
+    new = "INSERT INTO \"Conversation\" (title) VALUES ('new')"
+    assert cluster.rows(f"{new} RETURNING id", database) == [["5001"]]
     change = sqlite3.connect(sqlite)
     change.execute("UPDATE \"Message\" SET body = 'edited', \"replyToId\" ="
                    " 3 WHERE id < 50")
-    change.execute("INSERT INTO \"Conversation\" (title) VALUES ('new')")
+    change.execute(new)
     change.commit()
     change.close()
     road.copy(sqlite)
     assert every_row(sqlite, cluster, database) > 1000
-    # 5001 was the next one in SQLite, and has been used there.
-    assert cluster.rows("INSERT INTO \"Conversation\" (title)"
-                        " VALUES ('newer') RETURNING id",
-                        database) == [["5002"]]
+    assert cluster.rows(f"{new} RETURNING id", database) == [["5002"]]
 
 
 def test_what_postgres_cannot_hold_is_reported_and_nothing_written(
