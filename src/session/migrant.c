@@ -156,11 +156,26 @@ held_go_on_run(struct worker *worker, void *arg)
 	guard_go_on(worker);
 }
 
+static void
+cancel_straggler(struct client *client)
+{
+	struct server *server = client == NULL ? NULL : client->server;
+
+	if (server == NULL)
+		return;
+	if (server->owed.count > 0)
+		cancel_server(server);
+	else if (server->status != 'I')
+		client_end(client, END_MIGRATION_CANCELS, NULL);
+}
+
 /* Ends what keeps the app's transactions of a database running. */
 static void
 cancel_stragglers_run(struct worker *worker, void *arg)
 {
 	struct target *target = arg;
+	struct buf ids = { 0 };
+	uint64_t id;
 
 	/* They may have ended, and others begun. */
 	if (!target->draining)
@@ -168,15 +183,16 @@ cancel_stragglers_run(struct worker *worker, void *arg)
 	list_each(node, &worker->servers[SERVER_ACTIVE]) {
 		struct server *server =
 		    container_of(node, struct server, node);
-		if (server->migrant != NULL || server->client == NULL ||
-		    atomic_load(&server->pool->target) != target)
-			continue;
-		if (server->owed.count > 0)
-			cancel_server(server);
-		else if (server->status != 'I')
-			client_end(server->client, END_MIGRATION_CANCELS,
-			    NULL);
+		if (server->migrant == NULL && server->client != NULL &&
+		    atomic_load(&server->pool->target) == target)
+			buf_add(&ids, &server->client->id, sizeof(id));
 	}
+	/* Ending one may change the lists that others are on. */
+	for (size_t at = 0; at < ids.len; at += sizeof(id)) {
+		memcpy(&id, ids.at + at, sizeof(id));
+		cancel_straggler(worker_find_client(worker, id));
+	}
+	buf_finish(&ids);
 }
 
 void
@@ -379,8 +395,7 @@ migrant_server_gone(struct server *server)
 		migrant->error = server->last_words;
 	const char *outcome = migrant->error == NULL ? "done" : "failed";
 	migrant_run_after(migrant, server->pool, outcome);
-	migrant_destroy(migrant, outcome,
-	    migrant->error);
+	migrant_destroy(migrant, outcome, migrant->error);
 }
 
 void
