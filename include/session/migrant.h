@@ -57,16 +57,6 @@ bool migrant_cancelled(struct client *client);
  * Cheap where nobody does. */
 void migrant_look(struct worker *worker, struct pool *pool);
 
-/*
- * Any client that keeps its server beyond a transaction. At rest: between two
- * of them. migrant_stir(): it is about to begin another one; false: the app is
- * held, it must wait.
- */
-void migrant_rest(struct client *client);
-bool migrant_stir(struct client *client);
-/* Parted from its server, at rest or not. */
-void migrant_unrest(struct client *client);
-
 /* Console: what migration_console_*() has told to do. */
 struct migration_news;
 void migrant_obey(struct worker *worker, struct target *target,

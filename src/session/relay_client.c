@@ -122,7 +122,7 @@ pass_link(struct pass *pass)
 	struct client *client = pass->client;
 
 	if (client->server != NULL) {
-		if (!migrant_stir(client))
+		if (!link_stir(client))
 			return false;
 		if (client->server->owed.count >= OWED_MAX) {
 			stream_pause(&client->s, PAUSE_OWED_FULL);
@@ -656,7 +656,7 @@ relay_client(struct client *client, const char *at, size_t len)
 		if (server->state == SERVER_FREE)
 			server_free_up_later(server);
 	} else if (client->server == server) {
-		migrant_rest(client);
+		link_rest(client);
 	}
 	return pass.pos;
 }

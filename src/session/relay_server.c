@@ -736,7 +736,7 @@ reply_after(struct reply *reply)
 	if (server->client == NULL)
 		return;
 	if (!link_is_over(server->client)) {
-		migrant_rest(server->client);
+		link_rest(server->client);
 		return;
 	}
 
