@@ -254,7 +254,7 @@ static void
 migrant_before_ended(void *arg, bool good)
 {
 	struct migrant *migrant = arg;
-	struct target *target = client_target(migrant->client);
+	struct target *target = migrant_target(migrant);
 	struct migration_news news = { 0 };
 
 	migrant->before = NULL;
