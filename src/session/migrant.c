@@ -47,6 +47,7 @@
 #include "session/errand.h"
 #include "session/guard.h"
 #include "session/link.h"
+#include "session/relay.h"
 #include "session/server.h"
 #include "session/setup.h"
 #include "session/worker.h"
@@ -531,6 +532,10 @@ migrant_idle_timer(struct migrant *migrant)
 	migrant_arm(migrant, clock_us() + 1000000);
 	if (client->server != NULL && link_is_over(client))
 		link_part(client);
+	/* It was let in, and then its statement did not get to a server. */
+	else if (client->server == NULL && client->state == CLIENT_IDLE &&
+	    !relay_has_request(client))
+		migrant_destroy(migrant, "gone", NULL);
 }
 
 static void
@@ -678,9 +683,10 @@ migrant_enters(struct migrant *migrant)
 		return migrant_wait(migrant, clock_us() + LOOK_US);
 	}
 	migrant->told = false;
-	if (client->server == NULL || client->server->migrant == migrant)
+	if (client->server != NULL && client->server->migrant == migrant)
 		return true;
-	migrant_adopt(migrant, client->server);
+	if (client->server != NULL)
+		migrant_adopt(migrant, client->server);
 	migrant_arm(migrant, clock_us() + 1000000);
 	return true;
 }
@@ -754,9 +760,12 @@ static bool
 migrant_put_refusal(struct pass *pass, const struct frame *frame,
     struct migrant *migrant)
 {
-	const struct ending_row *row = ending_row(migrant->refusal);
+	enum ending ending = migrant->refusal;
+	const struct ending_row *row = ending_row(ending);
 
 	migrant->refusal = 0;
+	if (pass->client->server == NULL)	/* it has none any more */
+		return pass_end(pass, ending, NULL);
 	if (migrant->who.place != MIGRATOR_IN)
 		migrant_destroy(migrant, "refused", row->text);
 	return frame->type == 'Q' ?
