@@ -208,9 +208,13 @@ companions_are_let_in_by_the_rule_of_the_tool(void **state)
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		fresh_database(state);
 		struct migrator holder = migrator(rows[i].tool, "u", "a");
-		struct migrator who = migrator(rows[i].tool, rows[i].user,
+		/* The command's own tool; a second command is another run. */
+		struct migrator who = migrator(rows[i].tool == TOOL_COMMAND ?
+		    TOOL_PRISMA : rows[i].tool, rows[i].user,
 		    rows[i].application);
+		struct migrator command = migrator(TOOL_COMMAND, "u", "a");
 		claim(&holder);
+		assert_false(migration_admits(db.lock, &command));
 		assert_int_equal(migration_admits(db.lock, &who),
 		    rows[i].at_once);
 		assert_int_equal(claim(&who), rows[i].at_once ?
