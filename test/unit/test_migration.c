@@ -204,13 +204,14 @@ companions_are_let_in_by_the_rule_of_the_tool(void **state)
 		{ TOOL_COMMAND, "u", "b", true, true },
 		{ TOOL_COMMAND, "v", "a", false, false },
 	};
+	struct migrator first, second;
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		fresh_database(state);
 		struct migrator holder = migrator(rows[i].tool, "u", "a");
-		/* The command's own tool; a second command is another run. */
+		/* Another `pgsluice migrate` is another migration. */
 		struct migrator who = migrator(rows[i].tool == TOOL_COMMAND ?
-		    TOOL_PRISMA : rows[i].tool, rows[i].user,
+		    TOOL_DDL : rows[i].tool, rows[i].user,
 		    rows[i].application);
 		struct migrator command = migrator(TOOL_COMMAND, "u", "a");
 		claim(&holder);
@@ -235,6 +236,13 @@ companions_are_let_in_by_the_rule_of_the_tool(void **state)
 		leave(&who);
 		assert_string_equal(state_now(), "open");
 	}
+	fresh_database(state);
+	first = migrator(TOOL_COMMAND, "u", "a");
+	second = migrator(TOOL_COMMAND, "u", "a");
+	assert_int_equal(claim(&first), MIGRATION_PASS);
+	assert_int_equal(claim(&second), MIGRATION_PARK);
+	leave(&second);
+	leave(&first);
 }
 
 static void
