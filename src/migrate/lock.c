@@ -646,14 +646,13 @@ migration_before(struct migrator *who)
 }
 
 void
-migration_before_ended(struct migrator *who, bool good,
+migration_before_ended(struct migrator *who, enum migration_before how,
     struct migration_news *news)
 {
 	struct migration *migration = who->migration;
 
 	migration_lock();
-	migration->before = good ? MIGRATION_BEFORE_DONE :
-	    MIGRATION_BEFORE_FAILED;
+	migration->before = how;
 	list_each(node, &migration->in)
 		news_wake(news, migrator_at(node));
 	migration_unlock(migration);

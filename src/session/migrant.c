@@ -252,15 +252,20 @@ migrant_about(const struct migrant *migrant, const struct pool *pool,
 }
 
 static void
-migrant_before_ended(void *arg, bool good)
+migrant_tell_before(struct migrant *migrant, enum migration_before how)
 {
-	struct migrant *migrant = arg;
-	struct target *target = migrant_target(migrant);
 	struct migration_news news = { 0 };
 
 	migrant->before = NULL;
-	migration_before_ended(&migrant->who, good, &news);
-	migrant_obey(migrant->worker, target, &news);
+	migration_before_ended(&migrant->who, how, &news);
+	migrant_obey(migrant->worker, migrant_target(migrant), &news);
+}
+
+static void
+migrant_before_ended(void *arg, bool good)
+{
+	migrant_tell_before(arg, good ? MIGRATION_BEFORE_DONE :
+	    MIGRATION_BEFORE_FAILED);
 }
 
 /* A migration with DDL is over. */
@@ -369,7 +374,7 @@ migrant_parted(struct client *client, struct server *server)
 	stream_resume(&client->s, PAUSE_MIGRATION);
 	if (migrant->before != NULL) {
 		errand_forget(migrant->before);
-		migrant_before_ended(migrant, false);
+		migrant_tell_before(migrant, MIGRATION_BEFORE_RUN);
 	}
 	if (migrant->who.is_aborted)
 		migrant->error = "aborted";
@@ -705,7 +710,7 @@ migrant_is_prepared(struct migrant *migrant)
 		migrant->before = errand_start(migrant->worker, line, &about,
 		    migrant_before_ended, migrant);
 		if (migrant->before == NULL)
-			migrant_before_ended(migrant, false);
+			migrant_tell_before(migrant, MIGRATION_BEFORE_FAILED);
 	}
 	if (before == MIGRATION_BEFORE_DONE)
 		return true;
