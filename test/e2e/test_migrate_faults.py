@@ -5,13 +5,16 @@ Meanwhile an app works on a pool of five. At the end of every test Stage.judge()
 reads the ledger; see migrate_tools.py.
 """
 
+import os
+import signal
 import time
 
 import pytest
 
 import wire
 from contract_tools import Slow
-from migrate_tools import SETUP, Stage
+from migrate_tools import LOCKS, SETUP, Stage
+from pgsluice import Postgres, wait_until
 
 # All of them; a test waits for what it is told by these.
 SETTINGS = {
@@ -60,7 +63,9 @@ def bring_to(stage, place, slow, port):
     elif place == "runs":
         migrator.do(*HOLDS)
         migrator.ask(f"work {slow.number}")
-        stage.pooler.wait_log("-> exclusive")
+        wait_until(lambda: stage.rows(
+            "SELECT pid FROM pg_stat_activity WHERE state = 'active'"
+            " AND query LIKE 'SELECT work(%'"), "at work")
     else:
         migrator.do(*HOLDS[:-1])
         straggle(stage, slow)
@@ -141,3 +146,142 @@ def test_a_migrator_that_says_nothing_has_to_make_room(
         second.do(*HOLDS[3:], "create", "book", "commit", "leave")
         assert [scene.is_applied(who) for who in range(3)] == [
             first is not None, False, True]
+
+
+def test_a_frozen_one_does_not_keep_its_transaction(stage):
+    """Also where nobody waits for it: as any client's."""
+    with stage(idle_transaction_timeout="500ms") as scene:
+        migrator = scene.deploy(0)
+        migrator.do(*HOLDS)
+        migrator.freeze()
+        scene.wait_for("failed")
+        scene.load.goes_on()
+        migrator.ask("late")
+        migrator.thaw()
+        assert migrator.answer() == ("late", "25P03")
+        scene.deploy(1).deploys()
+        assert [scene.is_applied(who) for who in range(2)] == [False, True]
+
+
+def test_one_that_is_gone_while_its_ddl_waits_in_postgres(stage):
+    """It leaves nothing behind in Postgres's queue, where it would stop the
+    app."""
+    with stage(migration_drain_timeout="200ms") as scene:
+        straggler = scene.things.enter_context(scene.pooler.connect())
+        straggler.rows("BEGIN; SELECT * FROM migrated")
+        migrator = scene.deploy(0)
+        migrator.do(*HOLDS[:-1])
+        migrator.ask("alter")
+        wait_until(lambda: in_postgres(scene, "ALTER TABLE"),
+                   "the DDL in Postgres's queue")
+        scene.load.goes_on("beside")
+        migrator.kill()
+        clock = Clock()
+        # The straggler is where it was; everybody else is free of it.
+        scene.load.goes_on()
+        clock.say("the app goes on")
+        scene.deploy(1).do(*HOLDS[:-1], "create", "book")
+        assert not in_postgres(scene, "ALTER TABLE")
+        straggler.rows("COMMIT")
+
+
+def in_postgres(scene, words):
+    """Backends that wait for a lock with this."""
+    return scene.rows("SELECT pid FROM pg_stat_activity WHERE wait_event_type"
+                      f" = 'Lock' AND query LIKE '{words}%'")
+
+
+# Postgres
+
+@pytest.mark.parametrize("place", ["drains", "holds", "runs"])
+def test_a_backend_that_is_terminated_ends_its_migration(
+        stage, any_postgres, place):
+    with stage() as scene, Slow(any_postgres) as slow:
+        migrator, _ = bring_to(scene, place, slow, scene.pooler.port)
+        second = scene.deploy(2)
+        second.ask("probe")
+        scene.wait_for("waiting")
+        (pid,), = scene.rows("SELECT pid FROM ledger WHERE who = 1")
+        clock = Clock()
+        scene.rows(f"SELECT pg_terminate_backend({pid})")
+        assert second.answer() == ("probe", "ok")
+        second.do("lock", "enter")
+        clock.say("next one in")
+        slow.session.close()
+        migrator.ask("late")
+        while (said := migrator.answer())[1] == "ok":
+            assert said[0] != "late"
+        assert said[1] in ("08006", "08007", "57P01"), said
+        second.do(*HOLDS[3:], "create", "book", "commit", "leave")
+        assert [scene.is_applied(who) for who in (1, 2)] == [False, True]
+
+
+@pytest.mark.parametrize("version", ["15", "18"])
+@pytest.mark.parametrize("place", ["drains", "holds", "runs"])
+def test_a_backend_that_is_killed_takes_all_of_postgres_along(
+        start, start_pgsluice, version, place):
+    """It starts anew, and so does everything else."""
+    cluster = start(Postgres, version)
+    cluster.rows(SETUP, "app")
+    with Stage(cluster, start_pgsluice(
+            cluster, server_login_retry="100ms", **SETTINGS)) as scene:
+        scene.survives = False
+        slow = Slow(cluster)
+        migrator, _ = bring_to(scene, place, slow, scene.pooler.port)
+        second = scene.deploy(2)
+        second.ask("probe")
+        scene.wait_for("waiting")
+        (pid,), = scene.rows("SELECT pid FROM ledger WHERE who = 1")
+        started = cluster.rows("SELECT pg_postmaster_start_time()")
+        os.kill(int(pid), signal.SIGKILL)
+        migrator.ask("late")
+        while (said := migrator.answer())[1] == "ok":
+            assert said[0] != "late"
+        wait_until(lambda: is_there(cluster), "Postgres is back")
+        assert cluster.rows("SELECT pg_postmaster_start_time()") == started
+        scene.load.goes_on()
+        # It had nothing to lose, but may have asked at the wrong time.
+        second.answer()
+        scene.deploy(3).deploys()
+        second.close()
+        assert [scene.is_applied(who) for who in (1, 3)] == [False, True]
+
+
+def is_there(cluster):
+    try:
+        return cluster.rows("SELECT 1")
+    except (OSError, wire.ServerError, wire.Closed):
+        return False
+
+
+# pgsluice
+
+@pytest.mark.parametrize("place", ["drains", "holds", "runs", "queued"])
+def test_a_pgsluice_that_is_killed_leaves_no_lock(
+        stage, any_postgres, place):
+    with stage(migration_drain_timeout="200ms") as scene, \
+            Slow(any_postgres) as slow, any_postgres.connect() as outside:
+        scene.survives = False
+        if place == "queued":
+            outside.rows("BEGIN; SELECT * FROM migrated")
+            migrator = scene.deploy(1)
+            migrator.do(*HOLDS[:-1])
+            migrator.ask("alter")
+            wait_until(lambda: in_postgres(scene, "ALTER TABLE"),
+                       "the DDL in Postgres's queue")
+        else:
+            migrator, _ = bring_to(scene, place, slow, scene.pooler.port)
+        scene.pooler.has_ended = True
+        scene.pooler.process.kill()
+        clock = Clock()
+        wait_until(lambda: not scene.rows(LOCKS), "no lock left")
+        clock.say("no lock")
+        scene.pooler.process.wait()
+        outside.close()
+        slow.session.close()
+        scene.pooler.start()
+        scene.load.goes_on()
+        migrator.ask("late")
+        assert migrator.answer()[1] == "closed"
+        scene.deploy(2).deploys()
+        assert [scene.is_applied(who) for who in (1, 2)] == [False, True]
