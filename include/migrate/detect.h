@@ -64,9 +64,9 @@ size_t detect_names(struct span sql, char *names, size_t len, size_t size);
 /* Does one of them stand in this text? */
 bool detect_mentions(struct span sql, struct span names);
 /*
- * A text with SQL_BLOCKS: would others have to wait for a table that is not
- * the tool's own books?
+ * Is there a statement in the text with this effect (SQL_BLOCKS, SQL_DDL) that
+ * is about more than the tool's own books?
  */
-bool detect_blocks(struct span sql);
+bool detect_does(struct span sql, uint32_t effect);
 
 #endif

@@ -30,11 +30,12 @@ struct migrator {
 	const struct tool *tool;
 	unsigned worker;
 	uint64_t client_id;		/* 0: the console's */
-	bool is_firm;			/* it has not only looked */
+	/* Its own thread sets it. */
+	_Atomic bool is_firm;		/* it has not only looked */
 	bool wants_ddl;			/* a statement waits for the drain */
 	bool has_ddl;			/* in the transaction that it is in */
 	bool did_ddl;			/* ever */
-	bool is_aborted;		/* by the console */
+	_Atomic bool is_aborted;	/* by the console */
 	uint64_t since_us;		/* clock_us(), when its place began */
 	/* When it went idle; 0: it is at work. Its own thread sets it. */
 	_Atomic uint64_t idle_us;
@@ -74,6 +75,7 @@ enum migration_answer {
 
 /* The database's; made at its first use. NULL: out of memory. */
 struct migration *migration_of(struct target *target);
+struct target *migration_target(const struct migration *migration);
 
 /*
  * This client is a migrator, or does what one does. PASS: it is in, alone or
@@ -115,6 +117,19 @@ void migration_count_held(struct target *target);
  */
 uint64_t migration_tick(struct migrator *who,
     const struct migration_limits *limits, enum migration_answer *ret_answer,
+    struct migration_news *news);
+
+/*
+ * The operator's command, once for each migration: has it been run, by this
+ * one or a companion? RUN: not yet, the caller is to start it now, and to say
+ * how it ended.
+ */
+enum migration_before {
+	MIGRATION_BEFORE_RUN, MIGRATION_BEFORE_RUNS, MIGRATION_BEFORE_DONE,
+	MIGRATION_BEFORE_FAILED,
+};
+enum migration_before migration_before(struct migrator *who);
+void migration_before_ended(struct migrator *who, bool good,
     struct migration_news *news);
 
 /* How long it has waited in line, and for whom ("prisma of app@10.0.0.7"). */

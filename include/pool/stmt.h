@@ -55,6 +55,7 @@ void stmt_set_types(struct stmt *stmt, struct span types);
 /* The same statement with those types given in the Parse; in this epoch. +1
  * reference; NULL: out of memory, or there are none. */
 struct stmt *stmt_with_types(const struct stmt *stmt, uint64_t epoch);
+struct span stmt_tail(const struct stmt *stmt);	/* ... and its types */
 
 /* A client's names. All zeroes is empty. */
 struct stmt_names {

@@ -61,6 +61,7 @@ struct client {
 	struct channels *channels;	/* LISTEN; NULL = none */
 	struct database_step *database_step; /* CREATE DATABASE...; or NULL */
 	uint8_t guard;			/* enum guard; session/guard.h */
+	struct target *guard_target;	/* where it is GUARD_PASSED */
 	struct migrant *migrant;	/* it runs migrations; NULL = no */
 	const struct tool *migrates;	/* it has said so; NULL = no */
 	struct client_login *login;	/* only until logged in */

@@ -27,6 +27,13 @@ void link_vars_accepted(struct server *server);
 /* A query of the client's has got its ReadyForQuery: times and counts. `sql`
  * is the text that was kept for the log; or NULL. */
 void link_query_ended(struct client *client, const char *sql);
+/*
+ * Any client that keeps its server beyond a transaction. At rest: between two
+ * of them. link_stir(): it is about to begin another one; false: the app is
+ * held, it must wait.
+ */
+void link_rest(struct client *client);
+bool link_stir(struct client *client);
 /* Is the transaction over, and nothing under way in either direction? */
 bool link_is_over(const struct client *client);
 /* The transaction is over: both go their ways. */

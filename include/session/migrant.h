@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/span.h"
+#include "session/ending.h"
 #include "session/pass.h"
 
 struct client;
@@ -29,7 +30,8 @@ bool migrant_may_be_silent(const struct client *client);
  * hand: a Query, a Parse or a Bind. `bind` is a Bind's body behind its names,
  * SPAN_NONE if there is none. True: it is taken care of, since the client has
  * to wait or is refused, and *ret_go_on says whether the walk goes on. Call it
- * only where migrant_is_asked() says so.
+ * only where migrant_is_asked() says so; and once before the client takes a
+ * server for it, where that is cheap, so that it does not wait with one.
  */
 bool migrant_is_asked(const struct client *client, uint32_t effects);
 bool migrant_takes(struct pass *pass, const struct frame *frame,
@@ -45,22 +47,15 @@ void migrant_parted(struct client *client, struct server *server);
 void migrant_server_gone(struct server *server);
 /* The client goes, and has no server. */
 void migrant_client_gone(struct client *client);
+/* The statement for which it waits, be it for a server, gets this error: it
+ * stands in line no longer. */
+void migrant_client_refused(struct client *client, enum ending ending);
 /* A cancel for a client that has no server. False: it does not wait here. */
 bool migrant_cancelled(struct client *client);
 
 /* A transaction has ended, or a server has gone: somebody may wait for it.
  * Cheap where nobody does. */
 void migrant_look(struct worker *worker, struct pool *pool);
-
-/*
- * Any client that keeps its server beyond a transaction. At rest: between two
- * of them. migrant_stir(): it is about to begin another one; false: the app is
- * held, it must wait.
- */
-void migrant_rest(struct client *client);
-bool migrant_stir(struct client *client);
-/* Parted from its server, at rest or not. */
-void migrant_unrest(struct client *client);
 
 /* Console: what migration_console_*() has told to do. */
 struct migration_news;

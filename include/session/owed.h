@@ -103,6 +103,9 @@ void owed_remove(struct owed *owed, uint32_t i);
 bool owed_is_uncertain(const struct owed *owed, const char *name, size_t len);
 /* The same for a statement that is being prepared or closed on the server. */
 bool owed_is_pending(const struct owed *owed, const struct stmt *stmt);
+/* Is a ReadyForQuery owed that the client waits for? What comes behind it
+ * finds a transaction that may have failed. */
+bool owed_has_ready(const struct owed *owed);
 /* Is no reply owed by the server itself? */
 bool owed_is_clear(const struct owed *owed);
 /* Is there a Bind that we answer ourselves? */

@@ -46,6 +46,7 @@ struct worker {
 	uint32_t *free_slots;		/* a stack */
 	uint32_t free_count;
 	struct list cancels;		/* on their way to servers */
+	struct list errands;		/* session/errand.h */
 	struct list dead_clients;	/* freed at the end of the turn */
 	struct list dead_servers;
 	struct list to_dispatch;	/* free servers, for the next client */

@@ -256,8 +256,11 @@ detect_statement(struct span sql, struct span bind, struct span database,
 		tool = NULL;
 		if (is_lock(&lex)) {
 			sqllex_next(&lex);
-			if (sqllex_is_sign(&lex, '(') &&
-			    read_key(&lex, bind, &key))
+			bool is_key = sqllex_is_sign(&lex, '(') &&
+			    read_key(&lex, bind, &key);
+			sqllex_next(&lex);
+			/* Two numbers are another lock. */
+			if (is_key && !sqllex_is_sign(&lex, ','))
 				tool = tool_of_key(key, database);
 			reading = reading && tool == NULL;
 		} else {
@@ -283,14 +286,14 @@ detect_application(struct span application_name)
 }
 
 bool
-detect_blocks(struct span sql)
+detect_does(struct span sql, uint32_t effect)
 {
 	struct span rest = sql, statement;
 	const struct tool *tool;
 
 	while (sqlscan_next(&rest, &statement)) {
 		uint32_t effects = sqlscan(statement, NULL);
-		if (effects & SQL_BLOCKS && ((effects & SQL_MIGRATION) == 0 ||
+		if (effects & effect && ((effects & SQL_MIGRATION) == 0 ||
 		    detect_statement(statement, SPAN_NONE, SPAN_NONE, &tool) ==
 		    DETECTED_NOTHING))
 			return true;

@@ -52,25 +52,16 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "migrate/detect.h"
+#include "migrate/record.h"
 #include "pool/hold.h"
 #include "pool/target.h"
 
-/* Finished ones that SHOW MIGRATIONS still has. */
-#define RECORDS_MAX 200
 /* A holder that has been idle for so long may be waiting for another
  * connection of its own that stands in line. */
 #define IDLE_US 1000000
 /* Pauses between two tries to drain. */
 #define PAUSE_FIRST_US 250000
 #define PAUSE_MAX_US 4000000
-
-struct migration_record {
-	struct list node;		/* records.past or .present */
-	struct migrator *who;		/* NULL: it is over */
-	struct migration_row row;
-	char tool[32], database[64], user[64], address[64], application[64];
-	char outcome[32], error[256];
-};
 
 struct migration {
 	struct target *target;
@@ -85,18 +76,15 @@ struct migration {
 	uint64_t try_us;		/* not held: when to try again */
 	uint64_t pause_us;		/* ... and for how long after that */
 	bool has_cancelled;		/* the stragglers, in this drain */
+	enum migration_before before;	/* the operator's command */
 	unsigned held_clients;		/* at rest, in this hold */
 	size_t names_len;
 	char names[2048];		/* what the DDL at hand is about, see
 					 * detect_names() */
 };
 
-static struct {
-	pthread_mutex_t lock;
-	struct list past, present;	/* struct migration_record */
-	unsigned past_count;
-	uint64_t next_id;
-} records = { .lock = PTHREAD_MUTEX_INITIALIZER, .next_id = 1 };
+/* Of all databases, and of their records. */
+static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static const struct {
 	const char *shown;
@@ -146,7 +134,7 @@ migration_check(struct migration *migration)
 static void
 migration_lock(void)
 {
-	pthread_mutex_lock(&records.lock);
+	pthread_mutex_lock(&all_lock);
 }
 
 static void
@@ -154,7 +142,7 @@ migration_unlock(struct migration *migration)
 {
 	if (migration != NULL)
 		migration_check(migration);
-	pthread_mutex_unlock(&records.lock);
+	pthread_mutex_unlock(&all_lock);
 }
 
 static void
@@ -192,84 +180,15 @@ migration_of(struct target *target)
 	return migration;
 }
 
-/*
- * Records.
- */
-
-static void
-record_copy(char *to, size_t size, const char *from)
+struct target *
+migration_target(const struct migration *migration)
 {
-	snprintf(to, size, "%s", from != NULL ? from : "");
-}
-
-/* Without memory for one there is no row in SHOW MIGRATIONS. */
-static void
-record_begin(struct migrator *who)
-{
-	struct migration_record *record = mem_zalloc(sizeof(*record));
-
-	if (record == NULL)
-		return;
-	record->who = who;
-	record_copy(record->database, sizeof(record->database),
-	    who->database);
-	record_copy(record->user, sizeof(record->user), who->user);
-	record_copy(record->address, sizeof(record->address), who->address);
-	record_copy(record->application, sizeof(record->application),
-	    who->application);
-	record->row = (struct migration_row){
-		.id = records.next_id++, .database = record->database,
-		.tool = record->tool, .user = record->user,
-		.address = record->address,
-		.application = record->application,
-		.outcome = record->outcome, .error = record->error,
-		.started_us = clock_wall_us(),
-	};
-	who->record = record;
-	list_append(&records.present, &record->node);
-}
-
-static void
-record_forget_oldest(void)
-{
-	struct list *node = list_first(&records.past);
-
-	list_remove(node);
-	mem_free(container_of(node, struct migration_record, node));
-	records.past_count--;
-}
-
-/* One that has only looked is not remembered. */
-static void
-record_end(struct migrator *who, const char *outcome, const char *error)
-{
-	struct migration_record *record = who->record;
-
-	if (record == NULL)
-		return;
-	who->record = NULL;
-	list_remove(&record->node);
-	if (!who->is_firm && record->row.ddl_statements == 0 &&
-	    record->row.waited_us == 0) {
-		mem_free(record);
-		return;
-	}
-	record->who = NULL;
-	record_copy(record->tool, sizeof(record->tool), who->tool->name);
-	record_copy(record->outcome, sizeof(record->outcome), outcome);
-	record_copy(record->error, sizeof(record->error), error);
-	list_append(&records.past, &record->node);
-	if (++records.past_count > RECORDS_MAX)
-		record_forget_oldest();
+	return migration->target;
 }
 
 static const char *
-record_state(const struct migration_record *record)
+migrator_state(const struct migrator *who)
 {
-	const struct migrator *who = record->who;
-
-	if (who == NULL)
-		return record->error[0] != '\0' ? "failed" : "done";
 	return who->place == MIGRATOR_IN_LINE ? "waiting" :
 	    states[who->migration->state].shown;
 }
@@ -278,25 +197,8 @@ void
 migrations_each(void (*each)(void *arg, const struct migration_row *row),
     void *arg)
 {
-	struct list *lists[] = { &records.past, &records.present };
-
 	migration_lock();
-	for (size_t i = 0; i < 2; i++) {
-		list_each(node, lists[i]) {
-			struct migration_record *record = container_of(node,
-			    struct migration_record, node);
-			const struct migrator *who = record->who;
-			if (who != NULL) {
-				record_copy(record->tool, sizeof(record->tool),
-				    who->tool->name);
-				if (who->place == MIGRATOR_IN_LINE)
-					record->row.waited_us =
-					    clock_us() - who->since_us;
-			}
-			record->row.state = record_state(record);
-			each(arg, &record->row);
-		}
-	}
+	records_each(migrator_state, each, arg);
 	migration_unlock(NULL);
 }
 
@@ -454,8 +356,10 @@ migration_leave_locked(struct migrator *who, const char *outcome,
 	if (was_in)
 		migration_relax(migration, who, news);
 	record_end(who, outcome, error);
-	if (was_in && migration->in.next == migration->in.prev)
+	if (was_in && migration->in.next == migration->in.prev) {
+		migration->before = MIGRATION_BEFORE_RUN;
 		migration_move(migration, MIGRATION_OPEN);
+	}
 	list_remove(&who->node);
 	who->place = MIGRATOR_OUT;
 	migration_wake_line(migration, news);
@@ -721,6 +625,33 @@ migration_count_held(struct target *target)
 	migration_unlock(migration);
 }
 
+enum migration_before
+migration_before(struct migrator *who)
+{
+	struct migration *migration = who->migration;
+
+	migration_lock();
+	enum migration_before before = migration->before;
+	if (before == MIGRATION_BEFORE_RUN)
+		migration->before = MIGRATION_BEFORE_RUNS;
+	migration_unlock(migration);
+	return before;
+}
+
+void
+migration_before_ended(struct migrator *who, bool good,
+    struct migration_news *news)
+{
+	struct migration *migration = who->migration;
+
+	migration_lock();
+	migration->before = good ? MIGRATION_BEFORE_DONE :
+	    MIGRATION_BEFORE_FAILED;
+	list_each(node, &migration->in)
+		news_wake(news, migrator_at(node));
+	migration_unlock(migration);
+}
+
 /*
  * Time.
  */
@@ -815,6 +746,9 @@ migration_console_lock(struct migration *migration, struct span database,
 {
 	struct migrator *who = NULL;
 
+	migration_lock();
+	console_expire(migration);
+	migration_unlock(migration);
 	migration_whom(migration, text, size);
 	migration_lock();
 	if (migration_holder(migration) == NULL)

@@ -187,6 +187,12 @@ stmt_sql(const struct stmt *stmt)
 	return (struct span){ stmt->tail, strnlen(stmt->tail, stmt->len) };
 }
 
+struct span
+stmt_tail(const struct stmt *stmt)
+{
+	return (struct span){ stmt->tail, stmt->len };
+}
+
 /*
  * A client's names.
  */

@@ -307,6 +307,7 @@ static void
 client_refuse(struct client *client, enum ending ending, const char *detail)
 {
 	client->begin_failed = client->begin != NULL;
+	migrant_client_refused(client, ending);
 	if (client->state == CLIENT_WAITING) {
 		pool_leave(client->pool, &client->wait);
 		guard_leave(client);
@@ -487,7 +488,9 @@ client_arm(struct client *client)
 	case CLIENT_IDLE:
 	case CLIENT_REFUSED:
 	case CLIENT_SKIPPING:
-		at_us = sooner(0, client->state_us, limits.idle_us);
+		/* One with a migrant waits in its line. */
+		if (client->migrant == NULL)
+			at_us = sooner(0, client->state_us, limits.idle_us);
 		break;
 	case CLIENT_WAITING:
 		at_us = sooner(0, client->state_us, limits.query_wait_us);
@@ -615,7 +618,8 @@ client_timer(struct loop_timer *timer)
 		client_waiting_timer(client, &limits);
 	else if (client->state == CLIENT_ACTIVE)
 		client_active_timer(client, &limits);
-	else if (is_over(client->state_us, limits.idle_us))
+	else if (client->migrant == NULL &&
+	    is_over(client->state_us, limits.idle_us))
 		client_end(client, END_CLIENT_IDLE_TIMEOUT, NULL);
 	else
 		client_arm(client);

@@ -39,6 +39,21 @@ guard_target(const struct client *client)
 	return atomic_load(&client->pool->target);
 }
 
+/* One of the few? No sooner is there room than somebody gets it: one that is
+ * refused is told when the next one leaves. */
+static bool
+guard_enter(struct target *target, int limit)
+{
+	int passed = target->guard_passed;
+
+	do {
+		if (passed >= limit)
+			return false;
+	} while (!atomic_compare_exchange_weak(&target->guard_passed,
+	    &passed, passed + 1));
+	return true;
+}
+
 bool
 guard_stops(struct client *client, struct span sql)
 {
@@ -51,11 +66,11 @@ guard_stops(struct client *client, struct span sql)
 	    client->migrant != NULL || client->state != CLIENT_IDLE ||
 	    !migration_guards(target, sql))
 		return false;
-	if (target->guard_passed++ < guard_limit(client->pool)) {
+	if (guard_enter(target, guard_limit(client->pool))) {
 		client->guard = GUARD_PASSED;
+		client->guard_target = target;
 		return false;
 	}
-	target->guard_passed--;
 	client->guard = GUARD_WAITS;
 	client_move(client, CLIENT_WAITING);
 	client->notified = false;
@@ -79,8 +94,8 @@ guard_leave(struct client *client)
 	client->guard = GUARD_NONE;
 	if (was != GUARD_PASSED)
 		return;
-	guard_target(client)->guard_passed--;
-	if (guard_target(client)->guarded)
+	client->guard_target->guard_passed--;
+	if (client->guard_target->guarded)
 		workers_post(guard_go_on_run, NULL);
 }
 

@@ -24,6 +24,7 @@
  */
 #include "session/link.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 
 #include "base/check.h"
@@ -31,6 +32,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "net/loop.h"
+#include "migrate/lock.h"
+#include "pool/hold.h"
 #include "pool/vars.h"
 #include "session/cancel.h"
 #include "session/channels.h"
@@ -357,6 +360,48 @@ link_is_over(const struct client *client)
 	    client_should_leave(client));
 }
 
+void
+link_rest(struct client *client)
+{
+	const struct server *server = client->server;
+
+	/* One that waits in the migration's line inside a transaction does
+	 * nothing either, until those are done who wait for it to. */
+	if (client->is_resting || server->migrant != NULL ||
+	    (server->status != 'I' && client->migrant == NULL) ||
+	    server->owed.count > 0 ||
+	    server->owed.batch_open || client->relay.left > 0 ||
+	    server->relay.left > 0)
+		return;
+	client->is_resting = true;
+	hold_rest(client->pool);
+	migrant_look(client->worker, client->pool);
+}
+
+bool
+link_stir(struct client *client)
+{
+	if (!client->is_resting)
+		return true;
+	if (!hold_stir(client->pool)) {
+		migration_count_held(atomic_load(&client->pool->target));
+		client->idle_us = clock_us();
+		stream_pause(&client->s, PAUSE_MIGRATION);
+		return false;
+	}
+	client->is_resting = false;
+	return true;
+}
+
+static void
+link_unrest(struct client *client)
+{
+	if (!client->is_resting)
+		return;
+	client->is_resting = false;
+	hold_unrest(client->pool);
+}
+
 /* Takes the two apart; each is in a state to be decided by the caller. */
 void
 link_undo(struct client *client)
@@ -369,7 +414,7 @@ link_undo(struct client *client)
 	client->pool->shard[client->worker->index].active--;
 	channels_unlinked(server, client);
 	database_ended(client);
-	migrant_unrest(client);
+	link_unrest(client);
 	guard_leave(client);
 	if (server->migrant != NULL)
 		migrant_parted(client, server);

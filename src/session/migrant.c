@@ -44,6 +44,7 @@
 #include "pool/vars.h"
 #include "session/cancel.h"
 #include "session/client.h"
+#include "session/errand.h"
 #include "session/guard.h"
 #include "session/link.h"
 #include "session/server.h"
@@ -68,6 +69,7 @@ struct migrant {
 	bool told;			/* the NOTICE */
 	enum ending refusal;		/* for the statement at hand; or 0 */
 	const char *error;		/* how it failed; NULL = it did not */
+	struct errand *before;		/* runs for it; NULL = no */
 };
 
 MEM_TYPE(migrant_type, migrant);
@@ -88,6 +90,14 @@ static struct target *
 client_target(const struct client *client)
 {
 	return atomic_load(&client->pool->target);
+}
+
+/* The database that it migrates: a RELOAD may have led its pool to another one
+ * meanwhile. */
+static struct target *
+migrant_target(const struct migrant *migrant)
+{
+	return migration_target(migrant->who.migration);
 }
 
 /* The database's name, as Postgres knows it. */
@@ -139,10 +149,24 @@ held_go_on_run(struct worker *worker, void *arg)
 	list_each(node, &worker->clients[CLIENT_ACTIVE]) {
 		struct client *client =
 		    container_of(node, struct client, node);
-		if (client->migrant == NULL)
+		/* One that stands in line asks again, and waits again. */
+		if (client->server == NULL || client->server->migrant == NULL)
 			stream_resume(&client->s, PAUSE_MIGRATION);
 	}
 	guard_go_on(worker);
+}
+
+static void
+cancel_straggler(struct client *client)
+{
+	struct server *server = client == NULL ? NULL : client->server;
+
+	if (server == NULL)
+		return;
+	if (server->owed.count > 0)
+		cancel_server(server);
+	else if (server->status != 'I')
+		client_end(client, END_MIGRATION_CANCELS, NULL);
 }
 
 /* Ends what keeps the app's transactions of a database running. */
@@ -150,19 +174,25 @@ static void
 cancel_stragglers_run(struct worker *worker, void *arg)
 {
 	struct target *target = arg;
+	struct buf ids = { 0 };
+	uint64_t id;
 
+	/* They may have ended, and others begun. */
+	if (!target->draining)
+		return;
 	list_each(node, &worker->servers[SERVER_ACTIVE]) {
 		struct server *server =
 		    container_of(node, struct server, node);
-		if (server->migrant != NULL || server->client == NULL ||
-		    atomic_load(&server->pool->target) != target)
-			continue;
-		if (server->owed.count > 0)
-			cancel_server(server);
-		else if (server->status != 'I')
-			client_end(server->client, END_MIGRATION_CANCELS,
-			    NULL);
+		if (server->migrant == NULL && server->client != NULL &&
+		    atomic_load(&server->pool->target) == target)
+			buf_add(&ids, &server->client->id, sizeof(id));
 	}
+	/* Ending one may change the lists that others are on. */
+	for (size_t at = 0; at < ids.len; at += sizeof(id)) {
+		memcpy(&id, ids.at + at, sizeof(id));
+		cancel_straggler(worker_find_client(worker, id));
+	}
+	buf_finish(&ids);
 }
 
 void
@@ -178,20 +208,71 @@ migrant_obey(struct worker *worker, struct target *target,
 	if (!news->released)
 		return;
 	workers_post(held_go_on_run, NULL);
-	while ((pool = hold_next_pool(target, pool)) != NULL)
-		worker_kick_pool(worker, pool);
+	/* All pools: one that a RELOAD has led to another database meanwhile
+	 * has clients that wait because of the hold, too. */
+	while ((pool = pool_next(pool)) != NULL)
+		if (!atomic_load(&pool->target)->held)
+			worker_kick_pool(worker, pool);
 }
 
-void
-migrant_look(struct worker *worker, struct pool *pool)
+static void
+target_look(struct worker *worker, struct target *target)
 {
-	struct target *target = atomic_load(&pool->target);
 	struct migration_news news = { 0 };
 
 	if (!target->draining)
 		return;
 	migration_look(target, &news);
 	migrant_obey(worker, target, &news);
+}
+
+void
+migrant_look(struct worker *worker, struct pool *pool)
+{
+	target_look(worker, atomic_load(&pool->target));
+}
+
+/*
+ * The operator's commands.
+ */
+
+static struct errand_about
+migrant_about(const struct migrant *migrant, const struct pool *pool,
+    const char *outcome)
+{
+	const struct conf_database *db = pool->db;
+
+	return (struct errand_about){
+		.database = db->dbname != NULL ? db->dbname : pool->database,
+		.user = pool->user, .tool = migrant->who.tool->name,
+		.host = db->host_count > 0 ? db->hosts[0] : "",
+		.port = db->port, .outcome = outcome,
+	};
+}
+
+static void
+migrant_before_ended(void *arg, bool good)
+{
+	struct migrant *migrant = arg;
+	struct target *target = client_target(migrant->client);
+	struct migration_news news = { 0 };
+
+	migrant->before = NULL;
+	migration_before_ended(&migrant->who, good, &news);
+	migrant_obey(migrant->worker, target, &news);
+}
+
+/* A migration with DDL is over. */
+static void
+migrant_run_after(struct migrant *migrant, const struct pool *pool,
+    const char *outcome)
+{
+	const char *line = migrant_options(migrant)->migration_after;
+	struct errand_about about = migrant_about(migrant, pool, outcome);
+
+	if (line[0] != '\0' && migrant->who.did_ddl &&
+	    process.leaving < LEAVING_NOW)
+		errand_start(migrant->worker, line, &about, NULL, NULL);
 }
 
 /*
@@ -247,10 +328,11 @@ migrant_create(struct client *client, const struct tool *tool)
 
 /* It leaves the lock, from wherever it stands, and is freed. */
 static void
-migrant_destroy(struct migrant *migrant, struct target *target,
-    const char *outcome, const char *error)
+migrant_destroy(struct migrant *migrant, const char *outcome,
+    const char *error)
 {
 	struct worker *worker = migrant->worker;
+	struct target *target = migrant_target(migrant);
 	struct migration_news news = { 0 };
 
 	loop_timer_clear(&migrant->timer);
@@ -284,15 +366,20 @@ migrant_parted(struct client *client, struct server *server)
 	check(migrant->client == client);
 	loop_timer_clear(&migrant->timer);
 	stream_resume(&client->s, PAUSE_MIGRATION);
+	if (migrant->before != NULL) {
+		errand_forget(migrant->before);
+		migrant_before_ended(migrant, false);
+	}
 	if (migrant->who.is_aborted)
 		migrant->error = "aborted";
-	else if (server->status != 'I' || client->query_us != 0)
+	else if (server->status != 'I' || client->query_us != 0 ||
+	    migrant->waits)
 		migrant->error = "went away in the middle of it";
 	client->migrant = NULL;
 	migrant->client = NULL;
 	/* The app is not made to wait for how it ends. */
 	migration_settle(&migrant->who, &news);
-	migrant_obey(migrant->worker, client_target(client), &news);
+	migrant_obey(migrant->worker, migrant_target(migrant), &news);
 }
 
 void
@@ -306,8 +393,9 @@ migrant_server_gone(struct server *server)
 	check(migrant->client == NULL);
 	if (server->last_words != NULL)
 		migrant->error = server->last_words;
-	migrant_destroy(migrant, atomic_load(&server->pool->target),
-	    migrant->error == NULL ? "done" : "failed", migrant->error);
+	const char *outcome = migrant->error == NULL ? "done" : "failed";
+	migrant_run_after(migrant, server->pool, outcome);
+	migrant_destroy(migrant, outcome, migrant->error);
 }
 
 void
@@ -317,9 +405,20 @@ migrant_client_gone(struct client *client)
 
 	if (migrant == NULL)
 		return;
-	migrant_destroy(migrant, client_target(client), "gone",
+	migrant_destroy(migrant, "gone",
 	    migrant->who.place == MIGRATOR_IN_LINE ?
 	    "went away while it waited" : NULL);
+}
+
+void
+migrant_client_refused(struct client *client, enum ending ending)
+{
+	struct migrant *migrant = client->migrant;
+
+	if (migrant == NULL || client->server != NULL)
+		return;
+	migrant_destroy(migrant, "refused", ending_row(ending)->text);
+	stream_resume(&client->s, PAUSE_MIGRATION);
 }
 
 /*
@@ -332,12 +431,21 @@ migrant_arm(struct migrant *migrant, uint64_t at_us)
 	loop_timer_set(migrant->worker->loop, &migrant->timer, at_us);
 }
 
+/* One that waits looks then, or sooner. */
+static void
+migrant_arm_waiting(struct migrant *migrant, uint64_t at_us)
+{
+	uint64_t look_us = clock_us() + LOOK_US;
+
+	migrant_arm(migrant, at_us != 0 && at_us < look_us ? at_us : look_us);
+}
+
 static bool
 migrant_wait(struct migrant *migrant, uint64_t look_us)
 {
 	migrant->waits = true;
 	stream_pause(&migrant->client->s, PAUSE_MIGRATION);
-	migrant_arm(migrant, look_us);
+	migrant_arm_waiting(migrant, look_us);
 	return false;
 }
 
@@ -368,10 +476,8 @@ migrant_refuse(struct migrant *migrant, enum ending ending)
 	if (client->server != NULL) {
 		migrant->refusal = ending;
 		migration_settle(&migrant->who, &news);
-		migrant_obey(migrant->worker, client_target(client), &news);
+		migrant_obey(migrant->worker, migrant_target(migrant), &news);
 	} else {
-		migrant_destroy(migrant, client_target(client), "refused",
-		    ending_row(ending)->text);
 		client_end(client, ending, NULL);
 	}
 	if (client->state < CLIENT_CLOSING)
@@ -398,6 +504,8 @@ migrant_parked_timer(struct migrant *migrant)
 		migrant_refuse(migrant, END_MIGRATION_WAIT);
 		return;
 	}
+	/* It is no client's fault that it does nothing meanwhile. */
+	migrant->client->idle_us = clock_us();
 	/* It may be let in as a companion by now. */
 	if (migration_may_enter(&migrant->who, migrant_reserve(migrant)))
 		stream_resume(&migrant->client->s, PAUSE_MIGRATION);
@@ -432,7 +540,7 @@ migrant_timer(struct loop_timer *timer)
 	struct migration_limits limits = migrant_limits(migrant);
 	struct migration_news news = { 0 };
 	struct client *client = migrant->client;
-	struct pool *pool = client->pool;
+	struct target *target = migrant_target(migrant);
 	enum migration_answer answer;
 	uint64_t next_us;
 
@@ -441,7 +549,7 @@ migrant_timer(struct loop_timer *timer)
 		return;
 	}
 	next_us = migration_tick(&migrant->who, &limits, &answer, &news);
-	migrant_obey(migrant->worker, client_target(client), &news);
+	migrant_obey(migrant->worker, target, &news);
 	if (answer == MIGRATION_REFUSE) {
 		migrant_refuse(migrant, END_MIGRATION_DRAIN);
 		return;
@@ -452,14 +560,14 @@ migrant_timer(struct loop_timer *timer)
 		if (answer == MIGRATION_PASS)
 			stream_resume(&client->s, PAUSE_MIGRATION);
 		else
-			migrant_look(migrant->worker, pool);
+			target_look(migrant->worker, target);
 	}
-	if (next_us != 0)
+	if (migrant->waits)
+		migrant_arm_waiting(migrant, next_us);
+	else if (next_us != 0)
 		migrant_arm(migrant, next_us);
-	else if (!migrant->waits)
-		migrant_idle_timer(migrant);
 	else
-		migrant_arm(migrant, clock_us() + LOOK_US);
+		migrant_idle_timer(migrant);
 }
 
 /*
@@ -557,23 +665,48 @@ migrant_is_told(struct client *client, struct migration *migration,
 	return true;
 }
 
-/* Does it enter, or wait? */
+/* Does it enter, or wait? Without a server it gets one of its own later. */
 static bool
 migrant_enters(struct migrant *migrant)
 {
-	struct server *server = migrant->client->server;
+	struct client *client = migrant->client;
 
-	if (migrant->who.place == MIGRATOR_IN)
-		return true;
-	if (migration_claim(migrant->who.migration, &migrant->who,
+	if (migrant->who.place != MIGRATOR_IN &&
+	    migration_claim(migrant->who.migration, &migrant->who,
 	    migrant_reserve(migrant)) == MIGRATION_PARK) {
 		migrant_tell_parked(migrant);
 		return migrant_wait(migrant, clock_us() + LOOK_US);
 	}
 	migrant->told = false;
-	migrant_adopt(migrant, server);
+	if (client->server == NULL || client->server->migrant == migrant)
+		return true;
+	migrant_adopt(migrant, client->server);
 	migrant_arm(migrant, clock_us() + 1000000);
 	return true;
+}
+
+/* Has it been run, and well? False: it waits for that, or is refused. */
+static bool
+migrant_is_prepared(struct migrant *migrant)
+{
+	const char *line = migrant_options(migrant)->migration_before;
+	struct errand_about about =
+	    migrant_about(migrant, migrant->client->pool, NULL);
+	enum migration_before before = line[0] == '\0' ?
+	    MIGRATION_BEFORE_DONE : migration_before(&migrant->who);
+
+	if (before == MIGRATION_BEFORE_RUN) {
+		migrant->before = errand_start(migrant->worker, line, &about,
+		    migrant_before_ended, migrant);
+		if (migrant->before == NULL)
+			migrant_before_ended(migrant, false);
+	}
+	if (before == MIGRATION_BEFORE_DONE)
+		return true;
+	if (before == MIGRATION_BEFORE_FAILED)
+		migrant->refusal = END_MIGRATION_BEFORE;
+	return before == MIGRATION_BEFORE_FAILED ? false :
+	    migrant_wait(migrant, clock_us() + LOOK_US);
 }
 
 /* All that was asked before must have been answered: the end of a transaction
@@ -594,7 +727,11 @@ migrant_sends_ddl(struct pass *pass, struct migrant *migrant,
 		return true;		/* it will not run */
 	answer = migration_ddl(&migrant->who, sql, &limits, &news);
 	next_us = migration_tick(&migrant->who, &limits, &ticked, &news);
-	migrant_obey(migrant->worker, client_target(pass->client), &news);
+	migrant_obey(migrant->worker, migrant_target(migrant), &news);
+	if (answer == MIGRATION_HOLD && ticked == MIGRATION_REFUSE) {
+		migrant->refusal = END_MIGRATION_DRAIN;
+		next_us = clock_us();
+	}
 	if (answer == MIGRATION_HOLD)
 		return migrant_wait(migrant, next_us);
 	if (next_us != 0)
@@ -609,7 +746,7 @@ migrant_blocks(const struct pass *pass, const struct frame *frame,
 	if (!pass_is_whole(pass, frame))
 		return true;		/* it may do anything */
 	return (effects & SQL_BLOCKS) != 0 &&
-	    ((effects & SQL_MIGRATION) == 0 || detect_blocks(sql));
+	    ((effects & SQL_MIGRATION) == 0 || detect_does(sql, SQL_BLOCKS));
 }
 
 /* The statement at hand was refused while it waited. */
@@ -621,8 +758,7 @@ migrant_put_refusal(struct pass *pass, const struct frame *frame,
 
 	migrant->refusal = 0;
 	if (migrant->who.place != MIGRATOR_IN)
-		migrant_destroy(migrant, client_target(pass->client), "refused",
-		    row->text);
+		migrant_destroy(migrant, "refused", row->text);
 	return frame->type == 'Q' ?
 	    pass_refuse_query(pass, frame, row->sqlstate, row->text, NULL) :
 	    pass_refuse_in_batch(pass, frame, row->sqlstate, row->text, NULL);
@@ -633,11 +769,23 @@ static bool
 migrant_sends(struct pass *pass, const struct frame *frame,
     struct migrant *migrant, uint32_t effects, struct span sql)
 {
+	struct client *client = pass->client;
+
 	if (!migrant_enters(migrant))
 		return false;
-	if (frame->type == 'P')
-		return true;		/* that locks nothing */
-	if (migrant_blocks(pass, frame, effects, sql))
+	/* Before it has a server; and a Parse locks nothing (where it is not
+	 * tracked, nothing is known of it later). */
+	if (client->server == NULL ||
+	    (frame->type == 'P' && client_tracks_statements(client)))
+		return true;
+
+	bool blocks = migrant_blocks(pass, frame, effects, sql);
+	bool changes = blocks || (effects & SQL_DDL &&
+	    ((effects & SQL_MIGRATION) == 0 || detect_does(sql, SQL_DDL)));
+	if (changes && client->server->status != 'E' &&
+	    !migrant_is_prepared(migrant))
+		return false;
+	if (blocks)
 		return migrant_sends_ddl(pass, migrant, sql);
 	if (effects & SQL_DDL)
 		migration_count_ddl(&migrant->who);
@@ -661,11 +809,15 @@ migrant_takes(struct pass *pass, const struct frame *frame, uint32_t effects,
 	if (!migrant_is_told(client, migration, effects, sql, bind))
 		return false;
 	migrant = client->migrant;
-	migrant->who.migration = migration;
+	if (migrant->who.place == MIGRATOR_OUT)
+		migrant->who.migration = migration;
 	migrant->who.idle_us = 0;
 	migrant->waits = false;
+	if (migrant->refusal == 0 &&
+	    migrant_sends(pass, frame, migrant, effects, sql))
+		return false;
 	if (migrant->refusal == 0)
-		return !migrant_sends(pass, frame, migrant, effects, sql);
+		return true;
 	*ret_go_on = migrant_put_refusal(pass, frame, migrant);
 	return true;
 }
@@ -677,12 +829,14 @@ migrant_query_ended(struct client *client)
 	const struct server *server = client->server;
 	struct migration_news news = { 0 };
 
-	if (server->owed.count == 0)
-		migrant->who.idle_us = clock_us();
+	/* What has ended may be what was asked before the DDL. */
+	if (server->owed.count > 0)
+		return;
+	migrant->who.idle_us = clock_us();
 	if (server->status != 'I' || migrant->who.place != MIGRATOR_IN)
 		return;
 	migration_settle(&migrant->who, &news);
-	migrant_obey(migrant->worker, client_target(client), &news);
+	migrant_obey(migrant->worker, migrant_target(migrant), &news);
 }
 
 bool
@@ -701,46 +855,4 @@ migrant_is_done(const struct client *client)
 	return client->migrates == NULL && !migrant->waits &&
 	    migrant->who.idle_us != 0 &&
 	    clock_us() >= migrant->sign_us + linger_us;
-}
-
-/*
- * Those who rest with a server of their own.
- */
-
-void
-migrant_rest(struct client *client)
-{
-	const struct server *server = client->server;
-
-	if (client->is_resting || server->migrant != NULL ||
-	    server->status != 'I' || server->owed.count > 0 ||
-	    server->owed.batch_open || client->relay.left > 0 ||
-	    server->relay.left > 0)
-		return;
-	client->is_resting = true;
-	hold_rest(client->pool);
-	migrant_look(client->worker, client->pool);
-}
-
-bool
-migrant_stir(struct client *client)
-{
-	if (!client->is_resting)
-		return true;
-	if (!hold_stir(client->pool)) {
-		migration_count_held(client_target(client));
-		stream_pause(&client->s, PAUSE_MIGRATION);
-		return false;
-	}
-	client->is_resting = false;
-	return true;
-}
-
-void
-migrant_unrest(struct client *client)
-{
-	if (!client->is_resting)
-		return;
-	client->is_resting = false;
-	hold_unrest(client->pool);
 }

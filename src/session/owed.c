@@ -178,6 +178,16 @@ owed_is_pending(const struct owed *owed, const struct stmt *stmt)
 }
 
 bool
+owed_has_ready(const struct owed *owed)
+{
+	for (uint32_t i = 0; i < owed->count; i++)
+		if (owed_at(owed, i)->kind >= OWED_SYNC &&
+		    owed_at(owed, i)->action == OWED_FORWARD)
+			return true;
+	return false;
+}
+
+bool
 owed_is_clear(const struct owed *owed)
 {
 	return owed->count == owed->local;

@@ -122,7 +122,7 @@ pass_link(struct pass *pass)
 	struct client *client = pass->client;
 
 	if (client->server != NULL) {
-		if (!migrant_stir(client))
+		if (!link_stir(client))
 			return false;
 		if (client->server->owed.count >= OWED_MAX) {
 			stream_pause(&client->s, PAUSE_OWED_FULL);
@@ -284,7 +284,7 @@ pass_deallocate(struct pass *pass, const struct frame *frame,
 	}
 	if (server != NULL && (server->owed.count > 0 ||
 	    server->owed.skipping || server->status == 'E' ||
-	    state_has_prepared(server)))
+	    (effects == SQL_DEALLOCATE_ALL && state_has_prepared(server))))
 		return false;
 	/* As any simple query does. */
 	stmt_unref(client->unnamed);
@@ -387,10 +387,43 @@ pass_put_forget(struct pass *pass)
 	return pass_owe(pass, OWED_QUERY, OWED_SWALLOW) != NULL;
 }
 
+/*
+ * Is it about this client's names only, or a BEGIN that needs no server, or
+ * has it to wait for what was asked before? Then it is no server's, not now.
+ */
+static bool
+pass_query_is_ours(struct pass *pass, const struct frame *frame,
+    uint32_t effects, struct span name, bool *ret_go_on)
+{
+	struct client *client = pass->client;
+	char room[PASS_SCAN_MAX];
+
+	if (effects & (SQL_DEALLOCATE | SQL_DEALLOCATE_ALL) &&
+	    pass_deallocate(pass, frame, effects,
+	    pass_sql_name(name, room, sizeof(room)), ret_go_on))
+		return true;
+	*ret_go_on = false;
+	if (effects & SQL_LASTVAL && pass_must_wait(client))
+		return true;
+	return effects & SQL_BARE && pass_begin_query(pass, frame, effects,
+	    pass_sql(pass, frame), name, ret_go_on);
+}
+
+/* Is it a migrator's, and has that to wait? */
+static bool
+pass_query_migrates(struct pass *pass, const struct frame *frame,
+    uint32_t effects, bool *ret_go_on)
+{
+	return migrant_is_asked(pass->client, effects) && migrant_takes(pass,
+	    frame, effects, pass_sql(pass, frame), SPAN_NONE, ret_go_on);
+}
+
 static bool
 pass_query(struct pass *pass, const struct frame *frame)
 {
 	struct client *client = pass->client;
+	struct span sql = pass_sql(pass, frame), name = SPAN_NONE;
+	bool whole = pass_is_whole(pass, frame);
 	uint32_t effects = SQL_UNKNOWN;
 	char message[PASS_REFUSAL];
 	const char *refused;
@@ -398,35 +431,25 @@ pass_query(struct pass *pass, const struct frame *frame)
 
 	if (client->worker->setup->conf->o.disable_pqexec)
 		return pass_end(pass, END_NO_PQEXEC, NULL);
-	if (frame->body < PASS_SCAN_MAX) {
-		struct span name = SPAN_NONE;
-		char room[PASS_SCAN_MAX];
-
-		if (!pass_is_whole(pass, frame))
-			return false;
-		effects = sqlscan(pass_sql(pass, frame), &name);
-		if (effects & (SQL_DEALLOCATE | SQL_DEALLOCATE_ALL) &&
-		    pass_deallocate(pass, frame, effects,
-		    pass_sql_name(name, room, sizeof(room)), &go_on))
-			return go_on;
-		if (effects & SQL_LASTVAL && pass_must_wait(client))
-			return false;
-		if (effects & SQL_BARE && pass_begin_query(pass, frame,
-		    effects, pass_sql(pass, frame), name, &go_on))
-			return go_on;
-	}
-	if (guard_stops(client, pass_sql(pass, frame)) || !pass_link(pass))
+	if (frame->body < PASS_SCAN_MAX && !whole)
+		return false;
+	if (whole)
+		effects = sqlscan(sql, &name);
+	if (frame->body < PASS_SCAN_MAX &&
+	    pass_query_is_ours(pass, frame, effects, name, &go_on))
+		return go_on;
+	if (client->server == NULL && whole &&
+	    pass_query_migrates(pass, frame, effects, &go_on))
+		return go_on;
+	if (guard_stops(client, sql) || !pass_link(pass))
 		return false;
 
 	struct server *server = client->server;
 	if (server->owed.skipping)
 		return pass_as_is(pass, frame);
-	if (frame->body >= PASS_SCAN_MAX && pass_is_whole(pass, frame))
-		effects = sqlscan(pass_sql(pass, frame), NULL);
-	if (!pass_database(client, effects, pass_sql(pass, frame)))
+	if (!pass_database(client, effects, sql))
 		return false;
-	if (migrant_is_asked(client, effects) && migrant_takes(pass, frame,
-	    effects, pass_sql(pass, frame), SPAN_NONE, &go_on))
+	if (pass_query_migrates(pass, frame, effects, &go_on))
 		return go_on;
 	refused = state_is_refused(client, effects);
 	/* A simple query takes the unnamed statement with it; its text may have
@@ -435,15 +458,12 @@ pass_query(struct pass *pass, const struct frame *frame)
 		stream_flush(&server->s);
 	server_set_unnamed(server, NULL);
 	server_set_local_portal(server, NULL);
-
 	if (state_must_forget(server, effects) && !pass_put_forget(pass))
 		return false;
-
 	if (refused != NULL)
 		return pass_refuse_query(pass, frame, "53400",
 		    pass_pin_refusal(refused, message), PASS_PIN_HINT);
 
-	struct span sql = pass_sql(pass, frame);
 	slow_keep_text(client, sql);
 	struct owed_entry *entry = pass_owe_query(pass);
 	if (entry == NULL)
@@ -636,7 +656,7 @@ relay_client(struct client *client, const char *at, size_t len)
 		if (server->state == SERVER_FREE)
 			server_free_up_later(server);
 	} else if (client->server == server) {
-		migrant_rest(client);
+		link_rest(client);
 	}
 	return pass.pos;
 }

@@ -350,6 +350,7 @@ reply_error(struct reply *reply, const struct frame *frame)
 	}
 	bool again = plans_failed(server, head, &fields);
 	bool refused = head->refused;
+	head->discards = false;		/* what is put back now is told */
 	/* A Parse of the unnamed statement begins with dropping the last one:
 	 * if it fails there is none. */
 	stmt_unref(head->unnamed_was);
@@ -735,7 +736,7 @@ reply_after(struct reply *reply)
 	if (server->client == NULL)
 		return;
 	if (!link_is_over(server->client)) {
-		migrant_rest(server->client);
+		link_rest(server->client);
 		return;
 	}
 

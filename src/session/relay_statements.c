@@ -88,21 +88,21 @@ pass_close_ours(struct pass *pass, struct stmt *stmt)
 	return true;
 }
 
-/* A Parse of `stmt` under `name`; the text comes from the statement itself. */
+/* A Parse of `tail`, its text and types, under `name`. */
 static bool
-pass_put_parse(struct pass *pass, struct stmt *stmt, struct span name)
+pass_put_parse(struct pass *pass, struct span tail, struct span name)
 {
 	struct client *client = pass->client;
 	struct buf *out = &client->worker->scratch;
 
 	buf_clear(out);
 	msg_u8(out, 'P');
-	msg_u32(out, (uint32_t)(4 + name.len + 1 + stmt->len));
+	msg_u32(out, (uint32_t)(4 + name.len + 1 + tail.len));
 	msg_text(out, name);
 	if (out->failed)
 		return pass_end(pass, END_NO_MEMORY, NULL);
 	pass_put_bytes(pass, out);
-	stream_put(&client->server->s, stmt->tail, stmt->len);
+	stream_put(&client->server->s, tail.at, tail.len);
 	stat_add(&client->pool->shard[client->worker->index].stat,
 	    STAT_server_parse_count, 1);
 	return true;
@@ -126,7 +126,7 @@ pass_prepare(struct pass *pass, struct stmt *stmt, enum owed_action action)
 		return NULL;
 	}
 	stmt_name(stmt, name);
-	if (!pass_put_parse(pass, stmt, span_of(name)))
+	if (!pass_put_parse(pass, stmt_tail(stmt), span_of(name)))
 		return NULL;
 
 	struct owed_entry *entry = pass_owe(pass, OWED_PARSE, action);
@@ -147,7 +147,7 @@ pass_put_unnamed(struct pass *pass, struct stmt *stmt)
 {
 	struct owed_entry *entry;
 
-	if (!pass_put_parse(pass, stmt, SPAN("")))
+	if (!pass_put_parse(pass, stmt_tail(stmt), SPAN("")))
 		return false;
 	entry = pass_owe(pass, OWED_PARSE, OWED_SWALLOW);
 	if (entry == NULL)
@@ -285,10 +285,11 @@ pass_parse_unnamed(struct pass *pass, const struct frame *frame,
 }
 
 /* The name is taken: have the server say so, as it would to one that is
- * alone with it. The text of its error gets the client's name put back. */
+ * alone with it, if it has nothing else to say of the text. That of its error
+ * gets the client's name put back. */
 static bool
 pass_parse_again(struct pass *pass, const struct frame *frame,
-    struct stmt *stmt)
+    struct stmt *stmt, struct span tail)
 {
 	char name[STMT_NAME_MAX];
 
@@ -296,7 +297,7 @@ pass_parse_again(struct pass *pass, const struct frame *frame,
 		return false;
 	stmt_name(stmt, name);
 	return pass_owe(pass, OWED_PARSE, OWED_FORWARD) != NULL &&
-	    pass_put_parse(pass, stmt, span_of(name)) &&
+	    pass_put_parse(pass, tail, span_of(name)) &&
 	    pass_drop(pass, frame);
 }
 
@@ -313,7 +314,7 @@ pass_parse_named(struct pass *pass, const struct frame *frame,
 
 	if (stmt != NULL)
 		return pass_is_settled(pass, stmt) &&
-		    pass_parse_again(pass, frame, stmt);
+		    pass_parse_again(pass, frame, stmt, tail);
 	stmt = pass_intern(pass, tail);
 	if (stmt == NULL)
 		return false;
@@ -332,13 +333,14 @@ pass_parse_named(struct pass *pass, const struct frame *frame,
 	}
 	if (!stmt_cache_has(&server->statements, stmt)) {
 		entry = pass_prepare(pass, stmt, OWED_FORWARD);
-	} else if (server->status != 'E') {
+	} else if (server->status != 'E' && !owed_has_ready(&server->owed)) {
 		entry = pass_owe(pass, OWED_PARSE, OWED_LOCAL);
 	} else {
-		/* In a failed transaction the server decides what may still
-		 * be parsed; the unnamed slot takes it, if it may. */
+		/* In a failed transaction, and it may be one by then, the
+		 * server decides what may still be parsed; the unnamed slot
+		 * takes it, if it may. */
 		server_set_unnamed(server, NULL);
-		if (!pass_put_parse(pass, stmt, SPAN("")))
+		if (!pass_put_parse(pass, tail, SPAN("")))
 			return false;
 		entry = pass_owe(pass, OWED_PARSE, OWED_FORWARD);
 	}
@@ -451,11 +453,10 @@ pass_is_deallocate(const struct client *client, const struct stmt *stmt,
 	struct span name;
 	char room[PASS_SCAN_MAX];
 
-	if (portal.len > 0 || client->server->status == 'E' ||
-	    state_has_prepared(client->server))
+	if (portal.len > 0 || client->server->status == 'E')
 		return false;
 	if (stmt->effects == SQL_DEALLOCATE_ALL)
-		return true;
+		return !state_has_prepared(client->server);
 	if (stmt->effects != SQL_DEALLOCATE)
 		return false;
 	sqlscan(stmt_sql(stmt), &name);
@@ -845,6 +846,14 @@ pass_close(struct pass *pass, const struct frame *frame)
 		client->unnamed = NULL;
 		server_set_unnamed(client->server, NULL);
 		return pass_as_is(pass, frame);
+	}
+
+	/* One of SQL's PREPARE. */
+	if (stmt_names_get(&client->names, name) == NULL &&
+	    !pass_is_foreign(name) && state_has_prepared(client->server)) {
+		state_note(client->server, SQL_PREPARE, SPAN(""));
+		return pass_owe(pass, OWED_CLOSE, OWED_FORWARD) != NULL &&
+		    pass_as_is(pass, frame);
 	}
 
 	/* The statement stays on the server, for others and for later. */

@@ -175,6 +175,10 @@ state_note(struct server *server, uint32_t effects, struct span sql)
 {
 	if (server->audited)
 		audit_note(server, sql);
+	/* What a startup packet has set is gone as by a RESET. */
+	if (effects & SQL_DISCARD_ALL && server->client != NULL &&
+	    vars_count(server->client->startup_vars) > 0)
+		effects |= SQL_SET | SQL_RESET;
 	effects = channels_note(server, effects) &
 	    (pin_effects() | SETS | SQL_RESET);
 	if (effects == 0 || server->client == NULL)

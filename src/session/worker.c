@@ -27,6 +27,7 @@
 #include "base/mem.h"
 #include "net/listen.h"
 #include "session/cancel.h"
+#include "session/errand.h"
 #include "session/link.h"
 #include "session/lookup.h"
 #include "session/setup.h"
@@ -624,6 +625,7 @@ worker_create(unsigned index, struct setup *setup)
 	for (int i = 0; i < SERVER_STATES; i++)
 		list_init(&worker->servers[i]);
 	list_init(&worker->cancels);
+	list_init(&worker->errands);
 	list_init(&worker->dead_clients);
 	list_init(&worker->dead_servers);
 	list_init(&worker->to_dispatch);
@@ -650,6 +652,7 @@ static void
 worker_drop_sessions(struct worker *worker)
 {
 	cancels_drop(worker);
+	errands_drop(worker);
 	for (int state = 0; state < CLIENT_GONE; state++)
 		list_each(node, &worker->clients[state])
 			client_drop(container_of(node, struct client, node));

@@ -58,14 +58,16 @@ is_suspicious(const char *at, const char *begin, const char *end)
 	case '_' | 0x20:
 		return bytes_are(at, begin, end, 6, "schema_history");
 	case 'c':
-		return bytes_are(at, begin, end, 0, "changelog");
+		return bytes_are(at, begin, end, 0, "changelog") ||
+		    bytes_are(at, begin, end, 7, "atlas_schema");
 	case 'b':
 		return bytes_are(at, begin, end, 2, "hdb_catalog") ||
 		    bytes_are(at, begin, end, 7, "goose_db");
 	case 's':
 		return bytes_are(at, begin, end, 3, "prisma_");
 	case 'z':
-		return bytes_are(at, begin, end, 7, "sequelizemeta");
+		return bytes_are(at, begin, end, 7, "sequelizemeta") ||
+		    bytes_are(at, begin, end, 3, "drizzle");
 	case 'p':
 		return bytes_are(at, begin, end, 2, "nspname");
 	default:
@@ -104,7 +106,7 @@ may_be_suspicious(const char *at)
 	    ((here == 'c') & (next == 'h')) |
 	    ((here == 'm') & (next == 'b')) |
 	    ((here == 's') & (next == 'm')) |
-	    ((here == 'z') & (next == 'e')) |
+	    ((here == 'z') & ((next == 'e') | (next == 'z'))) |
 	    ((here == 'p') & (next == 'n'));
 	memcpy(half, &hit, sizeof(half));
 	return (half[0] | half[1]) != 0;

@@ -118,14 +118,23 @@ is_bookkeeping(struct span name)
 {
 	static const char *const traces[] = {
 		"migrat", "schema_history", "changelog", "alembic",
-		"goose_db", "atlas_", "sequelizemeta", "prisma_",
-		"hdb_catalog", "nspname",
+		"goose_db", "atlas_schema", "sequelizemeta", "prisma_",
+		"drizzle", "hdb_catalog", "nspname",
 	};
 
 	for (size_t i = 0; i < sizeof(traces) / sizeof(traces[0]); i++)
 		if (text_has(name, traces[i]))
 			return true;
 	return false;
+}
+
+/* relname = 'alembic_version': longer than a name is no name. */
+static void
+watch_string(struct scan *scan)
+{
+	if (*scan->lex.text.at == '\'' && scan->lex.text.len <= 63 + 2 &&
+	    is_bookkeeping(scan->lex.text))
+		scan->effects |= SQL_MIGRATION;
 }
 
 static void
@@ -238,6 +247,8 @@ next(struct scan *scan)
 		watch_call(scan);
 	if (scan->lex.token == TOKEN_WORD || scan->lex.token == TOKEN_NAME)
 		watch_name(scan);
+	else if (scan->lex.token == TOKEN_STRING)
+		watch_string(scan);
 	watch_into(scan);
 	if (scan->may_have_block)
 		watch_block(scan);

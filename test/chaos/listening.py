@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """LISTEN for long: what clients of pgsluice hear, held against what they must.
 
     listening.py [--ops N] [--seed N ...] [--workers N] [--clients N]

@@ -29,6 +29,23 @@ def pytest_runtest_makereport(item, call):
     reports[call.when] = outcome.get_result()
 
 
+def pytest_terminal_summary(terminalreporter):
+    """What tests have measured."""
+    for report in terminalreporter.stats.get("passed", []):
+        if report.user_properties:
+            terminalreporter.write_line(
+                f"{report.nodeid.split('::')[-1]}: " + ", ".join(
+                    f"{name} {value}"
+                    for name, value in report.user_properties))
+
+
+@pytest.fixture
+def measured(request):
+    """measured(p99_ms=7): is printed with the tally, if the test passes."""
+    return lambda **values: request.node.user_properties.extend(
+        values.items())
+
+
 def run_postgres(**arguments):
     cluster = Postgres(**arguments)
     try:

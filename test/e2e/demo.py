@@ -105,10 +105,15 @@ def main():
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGHUP, end)
     postgres = servers.Postgres(max_connections=SERVERS + 10)
-    pooler = servers.Pgsluice(postgres, default_pool_size=SERVERS,
-                              max_client_conn=CLIENTS * 2)
+    # With databases that are yet to be made, as `prisma migrate dev` does.
+    where = f"host=127.0.0.1 port={postgres.port}"
+    pooler = servers.Pgsluice(
+        postgres, default_pool_size=SERVERS, max_client_conn=CLIENTS * 2,
+        databases={"app": where, "*": where})
     try:
         postgres.start()
+        postgres.rows("ALTER ROLE app CREATEDB;"
+                      " ALTER DATABASE app OWNER TO app")
         pooler.start()
         say(HOW.format(url=pooler.url(), servers=SERVERS,
                        console=pooler.url("pgsluice", "admin")))

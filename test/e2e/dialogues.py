@@ -305,6 +305,41 @@ def a_name_that_is_taken(talk):
 
 
 @dialogue()
+def a_name_that_is_taken_for_a_text_with_another_error(talk):
+    talk.send(parse("s1", "ROLLBACK TO x"), sync())
+    talk.ready()
+    for sql in ("SELEC", "SELECT nothing", "SELECT 1", "COMMIT"):
+        talk.send(parse("s1", sql), sync())
+        talk.ready()
+    talk.send(query("BEGIN"))
+    talk.ready()
+    for sql in ("SELECT 1/0", "SELECT 1", "SELECT nothing", "SELEC", "COMMIT"):
+        talk.send(parse("s1", sql), sync())
+        talk.ready()
+    talk.send(query("ROLLBACK"))
+    talk.ready()
+
+
+@dialogue()
+def statements_in_a_transaction_that_fails_before_them(talk):
+    for name in ("s1", "s2", "s3"):
+        talk.send(parse(name, f"SELECT '{name}'"), sync())
+        talk.ready()
+        talk.send(close("S", name), sync())
+        talk.ready()
+    talk.send(query("BEGIN"), query("SELECT 1/0"),
+              parse("s1", "SELECT 's1'"), bind("", "s1"), execute(), sync(),
+              query("ROLLBACK"),
+              parse("s1", "SELECT 's2'"), bind("", "s1"), execute(), sync())
+    talk.ready(5)
+    talk.send(parse("s2", "BEGIN"), bind("", "s2"), execute(), sync(),
+              bind("", "no"), sync(),
+              parse("s3", "SELECT 's3'"), sync(), bind("", "s3"), sync(),
+              query("ROLLBACK"), bind("", "s3"), execute(), sync())
+    talk.ready(6)
+
+
+@dialogue()
 def a_name_taken_twice_in_one_batch(talk):
     talk.send(parse("s1", "SELECT 1"), parse("s1", "SELECT 2"),
               bind("", "s1"), execute(), sync())
@@ -564,6 +599,28 @@ def sql_level_prepare_within_a_transaction(talk):
     talk.ready()
     talk.send(query("DEALLOCATE p; COMMIT"))
     talk.ready()
+
+
+@dialogue()
+def statements_of_sql_and_of_the_protocol_are_closed_alike(talk):
+    talk.send(parse("s1", "SELECT 1"), parse("d1", "DEALLOCATE s1"), sync())
+    talk.ready()
+    for end in (query("DEALLOCATE s1"),
+                bind("", "d1") + execute() + sync()):
+        talk.send(query("BEGIN"))
+        talk.ready()
+        talk.send(query("PREPARE mine AS SELECT 2"))
+        talk.ready()
+        talk.send(end)
+        talk.ready()
+        talk.send(close("S", "mine"), sync())
+        talk.ready()
+        talk.send(query("EXECUTE mine"))
+        talk.ready()
+        talk.send(query("ROLLBACK"))
+        talk.ready()
+        talk.send(parse("s1", "SELECT 1"), sync())
+        talk.ready()
 
 
 @dialogue()
@@ -872,6 +929,38 @@ def discard_all_goes_back_to_the_startup_packet(talk):
                 "SHOW application_name"):
         talk.send(query(sql))
         talk.ready()
+
+
+@dialogue(statement_timeout="54321", IntervalStyle="iso_8601")
+def discard_all_goes_back_before_anything_else_is_asked(talk):
+    show = query("SHOW statement_timeout")
+    for before in ("SELECT 1", "SET work_mem = '7MB'", "LISTEN a",
+                   "SET statement_timeout = 0",
+                   "SET IntervalStyle = 'iso_8601'"):
+        talk.send(query(before), query("DISCARD ALL"), show,
+                  query("SELECT interval '1 day'"))
+        talk.ready(4)
+        talk.send(query(before))
+        talk.ready()
+        talk.send(query("DISCARD ALL"))
+        talk.ready()
+        talk.send(parse("", "SHOW statement_timeout"), bind(), execute(),
+                  sync())
+        talk.ready()
+        talk.send(show)
+        talk.ready()
+
+
+@dialogue()
+def discard_all_in_a_transaction_takes_back_what_was_set(talk):
+    talk.send(query("BEGIN"))
+    talk.ready()
+    talk.send(query("SET TimeZone = 'Asia/Tokyo'"))
+    talk.ready()
+    talk.send(query("DISCARD ALL"))
+    talk.ready()
+    talk.send(query("ROLLBACK"))
+    talk.ready()
 
 
 @dialogue()

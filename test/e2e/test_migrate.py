@@ -90,6 +90,30 @@ def test_the_second_one_waits_at_its_first_statement(start_pgsluice):
         assert len(migrations(pooler, state="claimed")) == 1
 
 
+@pytest.mark.parametrize("before", ["", "SELECT 1"])
+def test_one_that_waits_in_a_transaction_is_in_nobodys_way(
+        start_pgsluice, postgres, table, before):
+    """Alembic looks at its books behind a BEGIN."""
+    pooler = start_pgsluice(default_pool_size=3,
+                            migration_drain_timeout="0")
+    look = "SELECT 1 FROM pg_class WHERE relname='alembic_version'"
+    with pooler.connect() as first, pooler.connect() as second:
+        first.rows("BEGIN")
+        first.rows(look)
+        second.rows("BEGIN")
+        if before:
+            second.rows(before)
+        second.send(wire.query(look))
+        wait_for(pooler, tool="alembic", state="waiting")
+        first.rows(f"ALTER TABLE {table} ADD COLUMN a int")
+        assert not has_news(second) or second.next().kind == "N"
+        first.rows("COMMIT")
+        first.close()
+        assert second.until_ready()[-1].status == "T"
+        second.rows(f"ALTER TABLE {table} ADD COLUMN b int")
+        second.rows("COMMIT")
+
+
 def test_a_key_in_a_bind_counts(start_pgsluice):
     pooler = start_pgsluice(default_pool_size=2)
     key = "4727445306447283"            # graphile-migrate
@@ -464,6 +488,65 @@ def test_a_pause_lets_a_migrator_finish(start_pgsluice, table):
         assert not has_news(console)
         migrator.close()
         assert console.shapes(console.until_ready()) == "CZ"
+
+
+def commands(pooler, tmp_path, before="exit 0"):
+    """Settings whose commands write what they find to files."""
+    script = tmp_path / "command"
+    script.write_text("#!/bin/sh\n"
+                      "env | grep ^PGSLUICE_ | sort >>" f"{tmp_path}/$1\n"
+                      f'[ "$1" = after ] || {before}\n')
+    script.chmod(0o755)
+    return {"migration_before": f"{script} before",
+            "migration_after": f"'{script}' \"after\""}
+
+
+def test_commands_are_run_around_a_migration(start_pgsluice, table, tmp_path):
+    pooler = start_pgsluice(**commands(None, tmp_path))
+    with pooler.connect() as migrator:
+        migrator.rows(PRISMA_LOCK)
+        migrator.rows("CREATE TABLE IF NOT EXISTS _prisma_migrations (a int)")
+        assert not (tmp_path / "before").exists()
+        migrator.rows(f"ALTER TABLE {table} ADD COLUMN a int")
+        migrator.rows(f"ALTER TABLE {table} ADD COLUMN b int")
+        migrator.rows("DROP TABLE _prisma_migrations")
+    wait_until((tmp_path / "after").exists, "the second command has run")
+    said = (tmp_path / "before").read_text()
+    assert said.count("PGSLUICE_TOOL=prisma\n") == 1
+    assert "PGSLUICE_DATABASE=app\nPGSLUICE_HOST=127.0.0.1\n" in said
+    wait_until(lambda: "PGSLUICE_OUTCOME=done\n" in
+               (tmp_path / "after").read_text(), "how it ended")
+
+
+@pytest.mark.parametrize("sql", ["CREATE TABLE t_new (a int)",
+                                 "ALTER TABLE {table} ADD COLUMN a int"])
+def test_a_command_that_fails_refuses_the_migration(
+        start_pgsluice, postgres, table, tmp_path, sql):
+    pooler = start_pgsluice(**commands(None, tmp_path, "exit 3"))
+    with pooler.connect() as migrator:
+        migrator.rows(PRISMA_LOCK)
+        told(migrator.query(sql.format(table=table)), "ERROR", "55000")
+        migrator.rows("BEGIN")
+        migrator.send(wire.parse("", sql.format(table=table)), wire.bind(),
+                      wire.execute(), wire.sync())
+        told(migrator.until_ready(), "ERROR", "55000")
+        migrator.rows("ROLLBACK")
+    assert "exited with status 3" in pooler.log()
+    assert postgres.rows("SELECT 1 FROM information_schema.columns WHERE"
+                         " (table_name, column_name) IN (('t_new', 'a'),"
+                         " ('migrated', 'a'))", "app") == []
+
+
+def test_a_migrator_that_goes_ends_its_command(start_pgsluice, table,
+                                               tmp_path):
+    pooler = start_pgsluice(**commands(None, tmp_path, "exec sleep 1000"))
+    with pooler.connect() as migrator:
+        migrator.rows(PRISMA_LOCK)
+        migrator.send(wire.query(f"ALTER TABLE {table} ADD COLUMN a int"))
+        wait_until((tmp_path / "before").exists, "the command runs")
+    wait_for(pooler, state="failed")
+    with pooler.connect() as second:
+        assert second.rows(PRISMA_LOCK)
 
 
 def test_ddl_of_anybody_drains_where_the_operator_wants(start_pgsluice,

@@ -2,7 +2,7 @@
 again soon, and the schema is the old one or the new one.
 
 Meanwhile an app works on a pool of five. At the end of every test Stage.judge()
-reads the ledger; see migrate_tools.py.
+reads the ledger; see migrate_fault_tools.py.
 """
 
 import os
@@ -13,7 +13,7 @@ import pytest
 
 import wire
 from contract_tools import Slow
-from migrate_tools import LOCKS, SETUP, Stage
+from migrate_fault_tools import LOCKS, SETUP, Stage
 from pgsluice import Postgres, wait_until
 
 # All of them; a test waits for what it is told by these.

@@ -181,12 +181,18 @@ class Message:
     @property
     def columns(self):
         """The names in a RowDescription."""
-        names, at = [], 2
+        return [name for name, _ in self.described]
+
+    @property
+    def described(self):
+        """The names in a RowDescription, each with its type's oid."""
+        columns, at = [], 2
         for _ in range(struct.unpack_from("!H", self.body)[0]):
             end = self.body.index(b"\0", at)
-            names.append(self.body[at:end].decode())
+            oid, = struct.unpack_from("!I", self.body, end + 7)
+            columns.append((self.body[at:end].decode(), oid))
             at = end + 19
-        return names
+        return columns
 
     @property
     def values(self):

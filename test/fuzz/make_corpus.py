@@ -161,9 +161,58 @@ def sqlscan_seeds():
     yield "nul", b"SELECT 1\0; SET a = 1"
 
 
+def detect_seeds():
+    """A statement, and behind a NUL what follows the names in a Bind."""
+    def values(*bind, formats=()):
+        return (u16(len(formats)) + b"".join(map(u16, formats))
+                + u16(len(bind)) + b"".join(
+                    u32(2**32 - 1) if value is None
+                    else u32(len(value)) + value for value in bind) + u16(0))
+
+    lock = b"select pg_try_advisory_lock($1) as locked\0"
+    key = 72707369
+    yield "text-key", lock + values(b"4727445306447283")
+    yield "binary-key", lock + values(struct.pack(">q", key), formats=(1,))
+    yield "narrow-key", lock + values(u32(key), formats=(1,))
+    yield "odd-key", lock + values(b"abc", formats=(1,))
+    yield "null-key", lock + values(None)
+    yield "second-key", (b"SELECT $1, pg_advisory_lock($2)\0"
+                         + values(b"a", u32(key), formats=(0, 1)))
+    yield "no-such-key", b"SELECT pg_advisory_lock($9)\0" + values(b"1")
+    yield "no-key", b"SELECT pg_advisory_lock($0)\0" + values(b"1")
+    yield "key-cut", (lock + values(b"4727445306447283"))[:-10]
+    for length in LENGTHS:
+        yield (f"length-{length}",
+               lock + u16(0) + u16(1) + u32(length) + b"72707369")
+    yield "many-values", lock + u16(0xffff) + u16(0xffff) + b"\0" * 40
+    texts = (
+        "SELECT pg_advisory_lock(72707369)", "SELECT pg_advisory_lock(-1, 2)",
+        "SELECT pg_advisory_lock('72707369'::bigint)",
+        "SELECT pg_advisory_lock(", "SELECT pg_advisory_lock($",
+        "SELECT pg_advisory_lock('", "SELECT pg_advisory_lock(-",
+        "WITH a AS (SELECT 1) SELECT pg_advisory_lock(3853314791062309107)",
+        "SELECT EXISTS(SELECT 1 FROM pg_namespace WHERE nspname = $1), "
+        "version()",
+        "SELECT 1 FROM pg_class WHERE relname = 'alembic_version'",
+        "CREATE SCHEMA IF NOT EXISTS \"drizzle\"",
+        "INSERT INTO \"_prisma_migrations\" VALUES (1)",
+        "ALTER TABLE IF EXISTS ONLY public.\"Accounts\" ADD COLUMN a int",
+        "DROP TABLE a, b.c, \"d\".\"e\"; TRUNCATE f",
+        "CREATE TABLE n (a int REFERENCES accounts ON DELETE CASCADE)",
+        "ALTER TABLE \"", "ALTER TABLE \"\"", "DROP TABLE a.", "DROP TABLE .a",
+        "DROP TABLE " + "a, " * 900, "DROP TABLE " + "a." * 900,
+        "Flyway", "pgroll", "", ";", "/*" * 100, "\"" * 99,
+    )
+    for number, text in enumerate(texts):
+        yield f"sql-{number:02}", text.encode()
+    yield "many-tables", b"DROP TABLE " + b", ".join(
+        b"t%d" % number for number in range(2000))
+
+
 def main():
     for target, seeds in (("frame", frame_seeds), ("startup", startup_seeds),
-                          ("body", body_seeds), ("sqlscan", sqlscan_seeds)):
+                          ("body", body_seeds), ("sqlscan", sqlscan_seeds),
+                          ("detect", detect_seeds)):
         folder = os.path.join(HERE, "corpus", target)
         os.makedirs(folder, exist_ok=True)
         for name, data in seeds():

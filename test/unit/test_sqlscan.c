@@ -596,11 +596,13 @@ what_migration_tools_may_send_is_seen(void **state)
 		"DROP TABLE \"SequelizeMeta\"",
 		"INSERT INTO schema_migrations (version) VALUES ($1)",
 		"ALTER TABLE atlas_schema_revisions ADD a int",
+		"SELECT 1 FROM pg_class WHERE relname='alembic_version'",
 	};
 	static const char *const not_seen[] = {
 		"SELECT immigrant FROM t GROUP BY a", "DROP TABLE t",
 		"SELECT spname, web_id, chang, size FROM small",
-		"SELECT '_prisma_migrations' FROM t; SELECT 1",
+		"SELECT 'a long text, and somewhere in it stands the name "
+		"_prisma_migrations' FROM t; SELECT 1",
 	};
 
 	(void)state;
@@ -633,6 +635,8 @@ words_are_found_at_every_offset(void **state)
 		{ " hdb_catalog.x", SQL_MIGRATION },
 		{ " \"SequeliZEMeta\"", SQL_MIGRATION },
 		{ " priSMa_contract.x", SQL_MIGRATION },
+		{ " atlas_sChema_revisions", SQL_MIGRATION },
+		{ " drizZle.x", SQL_MIGRATION },
 		{ " nsPName", SQL_MIGRATION },
 		{ " INTO tEMp t", SQL_TEMP },
 		{ " pG_TeMP.t", SQL_TEMP },
