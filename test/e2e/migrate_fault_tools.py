@@ -198,7 +198,8 @@ class Deploy:
     def close(self):
         if self.process.poll() is None:
             self.kill()
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.stdout.close()
 
 

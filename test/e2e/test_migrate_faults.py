@@ -164,8 +164,8 @@ def test_a_frozen_one_does_not_keep_its_transaction(stage):
 
 
 def test_one_that_is_gone_while_its_ddl_waits_in_postgres(stage):
-    """It leaves nothing behind in Postgres's queue, where it would stop the
-    app."""
+    """Nothing is left of it in Postgres's queue, where it would stop the app.
+    """
     with stage(migration_drain_timeout="200ms") as scene:
         straggler = scene.things.enter_context(scene.pooler.connect())
         straggler.rows("BEGIN; SELECT * FROM migrated")
@@ -255,6 +255,27 @@ def is_there(cluster):
 
 
 # pgsluice
+
+@pytest.mark.parametrize("first", [
+    [wire.query("SELECT pg_advisory_lock(72707369)")],
+    [wire.query("BEGIN"), wire.query("SELECT pg_advisory_lock(72707369)")],
+    [wire.parse("", "SELECT pg_advisory_lock(72707369)"), wire.bind(),
+     wire.execute(), wire.sync()]])
+def test_postgres_looks_whether_a_migrator_is_still_there(
+        start_pgsluice, any_postgres, first):
+    """In its session, and in no other one."""
+    pooler = start_pgsluice(any_postgres, default_pool_size=1)
+    with pooler.connect(application_name="app") as app, \
+            pooler.connect(application_name="deploy") as migrator:
+        assert app.rows("SELECT 1")
+        migrator.send(*first)
+        assert "E" not in migrator.shapes(migrator.until_ready())
+        if len(first) == 2:
+            migrator.until_ready()
+        asked = "SHOW client_connection_check_interval"
+        assert migrator.value(asked) == "1s"
+        assert app.value(asked) == "0"
+
 
 @pytest.mark.parametrize("place", ["drains", "holds", "runs", "queued"])
 def test_a_pgsluice_that_is_killed_leaves_no_lock(
