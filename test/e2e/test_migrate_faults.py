@@ -2,7 +2,8 @@
 again soon, and the schema is the old one or the new one.
 
 Meanwhile an app works on a pool of five. At the end of every test Stage.judge()
-reads the ledger; see migrate_fault_tools.py.
+reads the ledger; see migrate_fault_tools.py. STORMS=50 in the environment runs
+so many storms in place of one, each with a seed of its own.
 """
 
 import os
@@ -216,7 +217,7 @@ def test_a_backend_that_is_terminated_ends_its_migration(
 
 
 @pytest.mark.parametrize("version", ["15", "18"])
-@pytest.mark.parametrize("place", ["drains", "holds", "runs"])
+@pytest.mark.parametrize("place", ["drains", "runs"])
 def test_a_backend_that_is_killed_takes_all_of_postgres_along(
         start, start_pgsluice, version, place):
     """It starts anew, and so does everything else."""
@@ -328,7 +329,7 @@ def test_a_migrator_may_finish_unless_pgsluice_has_to_go_at_once(
         else:
             migrator.do("create", "book", "commit", "leave")
         assert scene.pooler.wait_end() == 0
-        assert scene.rows(LOCKS) == []
+        wait_until(lambda: not scene.rows(LOCKS), "no lock left")
         scene.pooler.start()
         scene.load.goes_on()
         scene.deploy(3).deploys()
@@ -395,7 +396,7 @@ def test_ddl_is_made_room_for_where_the_operator_wants_it(
 
 # The operator
 
-@pytest.mark.parametrize("place", ["waits", "drains", "holds", "runs"])
+@pytest.mark.parametrize("place", ["waits", "drains", "runs"])
 @pytest.mark.parametrize("settings", [
     {"migration_lock": "off"}, {"migration_lock": "session"},
     {"migration_hold_limit": "20ms", "migration_reserve": 1,
@@ -413,7 +414,7 @@ def test_a_reload_does_not_let_two_in(stage, any_postgres, place, settings):
             first.do("create", "book", "commit", "leave")
             assert migrator.answer() == ("probe", "ok")
             migrator.do(*HOLDS[1:])
-        elif place != "holds":
+        else:
             assert migrator.answer()[1] == "ok"
         migrator.do("create", "book", "commit", "leave")
         assert second.process.wait(DEADLINE) == 0
@@ -480,7 +481,7 @@ def test_a_resume_does_not_end_what_a_migration_holds(stage, any_postgres):
 
 # All at once
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("STORMS", "2"))))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("STORMS", "1"))))
 def test_of_many_deploys_at_once_all_that_live_succeed(stage, seed):
     """Some are killed, one is frozen, anywhere on their way."""
     chance = random.Random(seed)
