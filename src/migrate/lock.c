@@ -681,13 +681,46 @@ migration_drain_over(struct migration *migration, struct migrator *who,
 	}
 	if (limits->on_timeout == MIGRATION_CANCEL &&
 	    !migration->has_cancelled) {
-		migration->has_cancelled = true;
-		news->cancels = true;
 		migration_hold(migration);
 		return MIGRATION_HOLD;
 	}
 	migration_go(migration, news);
 	return MIGRATION_PASS;
+}
+
+static bool
+drain_is_over(const struct migration *migration,
+    const struct migration_limits *limits)
+{
+	return limits->drain_us != 0 &&
+	    clock_us() >= migration->drain_us + limits->drain_us;
+}
+
+/* A try has not helped. One who just happened to be in a transaction when it
+ * began has had the time to end it: who is to be cancelled is the rest. */
+static void
+migration_try_over(struct migration *migration,
+    const struct migration_limits *limits, struct migration_news *news)
+{
+	if (limits->on_timeout == MIGRATION_CANCEL &&
+	    !migration->has_cancelled && drain_is_over(migration, limits)) {
+		migration->has_cancelled = true;
+		news->cancels = true;
+		return;
+	}
+	migration_release(migration, news);
+	migration->try_us = clock_us() + migration->pause_us;
+	if (migration->pause_us < PAUSE_MAX_US)
+		migration->pause_us *= 2;
+}
+
+/* When it is over. Those who are cancelled get the whole hold to end in. */
+static uint64_t
+try_until_us(const struct migration *migration,
+    const struct migration_limits *limits)
+{
+	return migration->held_us + (migration->has_cancelled ?
+	    limits->hold_us : try_us(limits));
 }
 
 static enum migration_answer
@@ -697,16 +730,11 @@ migration_tick_drain(struct migration *migration, struct migrator *who,
 	uint64_t now_us = clock_us();
 
 	if (migration->held_us != 0) {
-		if (now_us < migration->held_us + try_us(limits))
-			return MIGRATION_HOLD;
-		migration_release(migration, news);
-		migration->try_us = now_us + migration->pause_us;
-		if (migration->pause_us < PAUSE_MAX_US)
-			migration->pause_us *= 2;
+		if (now_us >= try_until_us(migration, limits))
+			migration_try_over(migration, limits, news);
 		return MIGRATION_HOLD;
 	}
-	if (limits->drain_us != 0 &&
-	    now_us >= migration->drain_us + limits->drain_us)
+	if (drain_is_over(migration, limits))
 		return migration_drain_over(migration, who, limits, news);
 	if (now_us >= migration->try_us)
 		migration_hold(migration);
@@ -727,7 +755,7 @@ migration_tick(struct migrator *who, const struct migration_limits *limits,
 		    news);
 		if (migration->state == MIGRATION_DRAINING)
 			next_us = migration->held_us != 0 ?
-			    migration->held_us + try_us(limits) :
+			    try_until_us(migration, limits) :
 			    migration->try_us;
 	}
 	if (migration->state == MIGRATION_EXCLUSIVE && who->has_ddl &&

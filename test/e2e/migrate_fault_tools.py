@@ -159,14 +159,16 @@ class Deploy:
             self.process.stdin.flush()
 
     def answer(self):
-        """(step, how it went); how is "ok", an SQLSTATE or "closed"."""
+        """(step, how it went); how is "ok", an SQLSTATE or "closed". None:
+        it has ended."""
         end = time.monotonic() + DEADLINE
         while b"\n" not in self.heard:
             wait = max(end - time.monotonic(), 0)
             assert select.select([self.process.stdout], [], [], wait)[0], \
                 f"deploy {self.who} says nothing"
             data = os.read(self.process.stdout.fileno(), 4096)
-            assert data, f"deploy {self.who} has ended"
+            if not data:
+                return None
             self.heard += data
         line, _, self.heard = self.heard.partition(b"\n")
         step, *_, how = line.decode().split()
@@ -176,6 +178,13 @@ class Deploy:
         for step in steps:
             self.ask(step)
             assert self.answer() == (step.split()[0], "ok")
+
+    def fails(self, *reasons):
+        """What it was at, or is at next, fails for one of these reasons."""
+        self.ask("late")
+        while (said := self.answer())[1] == "ok":
+            assert said[0] != "late"
+        assert said[1] in reasons, said
 
     def deploys(self):
         """All of it, which must succeed."""
@@ -198,7 +207,8 @@ class Deploy:
     def close(self):
         if self.process.poll() is None:
             self.kill()
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.stdout.close()
 
 
