@@ -56,7 +56,10 @@ bool migrant_cancelled(struct client *client);
 /* A transaction has ended, or a server has gone: somebody may wait for it.
  * Cheap where nobody does. */
 void migrant_look(struct worker *worker, struct pool *pool);
+void migrant_look_at(struct worker *worker, struct target *target);
 
+/* Something that it waits for has happened. */
+void migrant_woken(struct client *client);
 /* Console: what migration_console_*() has told to do. */
 struct migration_news;
 void migrant_obey(struct worker *worker, struct target *target,
