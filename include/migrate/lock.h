@@ -122,14 +122,14 @@ uint64_t migration_tick(struct migrator *who,
 /*
  * The operator's command, once for each migration: has it been run, by this
  * one or a companion? RUN: not yet, the caller is to start it now, and to say
- * how it ended.
+ * how it ended: RUN again, if it was stopped.
  */
 enum migration_before {
 	MIGRATION_BEFORE_RUN, MIGRATION_BEFORE_RUNS, MIGRATION_BEFORE_DONE,
 	MIGRATION_BEFORE_FAILED,
 };
 enum migration_before migration_before(struct migrator *who);
-void migration_before_ended(struct migrator *who, bool good,
+void migration_before_ended(struct migrator *who, enum migration_before how,
     struct migration_news *news);
 
 /* How long it has waited in line, and for whom ("prisma of app@10.0.0.7"). */

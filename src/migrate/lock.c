@@ -66,6 +66,7 @@
 struct migration {
 	struct target *target;
 	enum migration_state state;
+	uint64_t state_us;		/* when it began */
 	struct list in;			/* struct migrator, the first is the
 					 * one who claimed */
 	struct list line;		/* struct migrator, oldest first */
@@ -155,10 +156,13 @@ migration_move(struct migration *migration, enum migration_state state)
 	check(states[state].from & 1u << migration->state);
 	if (who != NULL && (who->is_firm || state != MIGRATION_CLAIMED))
 		log_line(LOG_LEVEL_LOG, "", "migration lock of %s: %s -> %s "
-		    "(%s of %s@%s)", migration->target->key,
+		    "after %llu ms (%s of %s@%s)", migration->target->key,
 		    states[migration->state].shown, states[state].shown,
-		    who->tool->name, who->user, who->address);
+		    migration->state == MIGRATION_OPEN ? 0 :
+		    (unsigned long long)(clock_us() - migration->state_us) /
+		    1000, who->tool->name, who->user, who->address);
 	migration->state = state;
+	migration->state_us = clock_us();
 }
 
 struct migration *
@@ -246,6 +250,9 @@ migration_release(struct migration *migration, struct migration_news *news)
 		if (held > who->record->row.held_clients)
 			who->record->row.held_clients = held;
 	}
+	log_line(LOG_LEVEL_LOG, "", "migration lock of %s: held %u clients "
+	    "for %llu ms", target->key, held,
+	    (unsigned long long)hold_us / 1000);
 	migration->held_us = 0;
 	hold_end(target);
 	target->draining = false;
@@ -639,14 +646,13 @@ migration_before(struct migrator *who)
 }
 
 void
-migration_before_ended(struct migrator *who, bool good,
+migration_before_ended(struct migrator *who, enum migration_before how,
     struct migration_news *news)
 {
 	struct migration *migration = who->migration;
 
 	migration_lock();
-	migration->before = good ? MIGRATION_BEFORE_DONE :
-	    MIGRATION_BEFORE_FAILED;
+	migration->before = how;
 	list_each(node, &migration->in)
 		news_wake(news, migrator_at(node));
 	migration_unlock(migration);

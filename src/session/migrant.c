@@ -47,6 +47,7 @@
 #include "session/errand.h"
 #include "session/guard.h"
 #include "session/link.h"
+#include "session/relay.h"
 #include "session/server.h"
 #include "session/setup.h"
 #include "session/worker.h"
@@ -252,15 +253,20 @@ migrant_about(const struct migrant *migrant, const struct pool *pool,
 }
 
 static void
-migrant_before_ended(void *arg, bool good)
+migrant_tell_before(struct migrant *migrant, enum migration_before how)
 {
-	struct migrant *migrant = arg;
-	struct target *target = client_target(migrant->client);
 	struct migration_news news = { 0 };
 
 	migrant->before = NULL;
-	migration_before_ended(&migrant->who, good, &news);
-	migrant_obey(migrant->worker, target, &news);
+	migration_before_ended(&migrant->who, how, &news);
+	migrant_obey(migrant->worker, migrant_target(migrant), &news);
+}
+
+static void
+migrant_before_ended(void *arg, bool good)
+{
+	migrant_tell_before(arg, good ? MIGRATION_BEFORE_DONE :
+	    MIGRATION_BEFORE_FAILED);
 }
 
 /* A migration with DDL is over. */
@@ -369,7 +375,7 @@ migrant_parted(struct client *client, struct server *server)
 	stream_resume(&client->s, PAUSE_MIGRATION);
 	if (migrant->before != NULL) {
 		errand_forget(migrant->before);
-		migrant_before_ended(migrant, false);
+		migrant_tell_before(migrant, MIGRATION_BEFORE_RUN);
 	}
 	if (migrant->who.is_aborted)
 		migrant->error = "aborted";
@@ -532,6 +538,10 @@ migrant_idle_timer(struct migrant *migrant)
 	migrant_arm(migrant, clock_us() + 1000000);
 	if (client->server != NULL && link_is_over(client))
 		link_part(client);
+	/* It was let in, and then its statement did not get to a server. */
+	else if (client->server == NULL && client->state == CLIENT_IDLE &&
+	    !relay_has_request(client))
+		migrant_destroy(migrant, "gone", NULL);
 }
 
 static void
@@ -717,9 +727,10 @@ migrant_enters(struct pass *pass, struct migrant *migrant)
 		return migrant_wait(migrant, clock_us() + LOOK_US);
 	}
 	migrant->told = false;
-	if (client->server == NULL || client->server->migrant == migrant)
+	if (client->server != NULL && client->server->migrant == migrant)
 		return true;
-	migrant_adopt(migrant, client->server);
+	if (client->server != NULL)
+		migrant_adopt(migrant, client->server);
 	migrant_arm(migrant, clock_us() + 1000000);
 	return migrant_put_watch(pass, client->server);
 }
@@ -738,7 +749,7 @@ migrant_is_prepared(struct migrant *migrant)
 		migrant->before = errand_start(migrant->worker, line, &about,
 		    migrant_before_ended, migrant);
 		if (migrant->before == NULL)
-			migrant_before_ended(migrant, false);
+			migrant_tell_before(migrant, MIGRATION_BEFORE_FAILED);
 	}
 	if (before == MIGRATION_BEFORE_DONE)
 		return true;
@@ -793,9 +804,12 @@ static bool
 migrant_put_refusal(struct pass *pass, const struct frame *frame,
     struct migrant *migrant)
 {
-	const struct ending_row *row = ending_row(migrant->refusal);
+	enum ending ending = migrant->refusal;
+	const struct ending_row *row = ending_row(ending);
 
 	migrant->refusal = 0;
+	if (pass->client->server == NULL)	/* it has none any more */
+		return pass_end(pass, ending, NULL);
 	if (migrant->who.place != MIGRATOR_IN)
 		migrant_destroy(migrant, "refused", row->text);
 	return frame->type == 'Q' ?

@@ -204,13 +204,18 @@ companions_are_let_in_by_the_rule_of_the_tool(void **state)
 		{ TOOL_COMMAND, "u", "b", false, false },
 		{ TOOL_COMMAND, "v", "a", false, false },
 	};
+	struct migrator first, second;
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		fresh_database(state);
 		struct migrator holder = migrator(rows[i].tool, "u", "a");
-		struct migrator who = migrator(rows[i].tool, rows[i].user,
+		/* Another `pgsluice migrate` is another migration. */
+		struct migrator who = migrator(rows[i].tool == TOOL_COMMAND ?
+		    TOOL_DDL : rows[i].tool, rows[i].user,
 		    rows[i].application);
+		struct migrator command = migrator(TOOL_COMMAND, "u", "a");
 		claim(&holder);
+		assert_false(migration_admits(db.lock, &command));
 		assert_int_equal(migration_admits(db.lock, &who),
 		    rows[i].at_once);
 		assert_int_equal(claim(&who), rows[i].at_once ?
@@ -231,6 +236,13 @@ companions_are_let_in_by_the_rule_of_the_tool(void **state)
 		leave(&who);
 		assert_string_equal(state_now(), "open");
 	}
+	fresh_database(state);
+	first = migrator(TOOL_COMMAND, "u", "a");
+	second = migrator(TOOL_COMMAND, "u", "a");
+	assert_int_equal(claim(&first), MIGRATION_PASS);
+	assert_int_equal(claim(&second), MIGRATION_PARK);
+	leave(&second);
+	leave(&first);
 }
 
 static void

@@ -34,7 +34,8 @@ may_be_beside(const struct migrator *holder, const struct migrator *who)
 {
 	bool same = strcmp(holder->application, who->application) == 0;
 
-	if (strcmp(holder->user, who->user) != 0)
+	if (strcmp(holder->user, who->user) != 0 ||
+	    who->tool == tool_of(TOOL_COMMAND))
 		return false;
 	switch (holder->tool->companions) {
 	case COMPANIONS_ANYBODY: return true;
