@@ -201,7 +201,7 @@ companions_are_let_in_by_the_rule_of_the_tool(void **state)
 		{ TOOL_RAILS, "u", "a", true, true },
 		{ TOOL_RAILS, "u", "b", false, false },
 		{ TOOL_RAILS, "v", "a", false, false },
-		{ TOOL_COMMAND, "u", "b", false, false },
+		{ TOOL_COMMAND, "u", "b", true, true },
 		{ TOOL_COMMAND, "v", "a", false, false },
 	};
 	struct migrator first, second;
