@@ -56,6 +56,9 @@ pass_handler pass_as_is, pass_drop;
 bool pass_end(struct pass *pass, enum ending ending, const char *detail);
 /* Makes sure that there is a server; false: not now. */
 bool pass_link(struct pass *pass);
+/* Postgres is to look whether its client, a migrator, is still there. False:
+ * the client has ended. */
+bool pass_put_watch(struct pass *pass);
 /* Notes a debt; NULL: the client has ended for want of memory. */
 struct owed_entry *pass_owe(struct pass *pass, enum owed_kind kind,
     enum owed_action action);

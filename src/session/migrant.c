@@ -48,7 +48,6 @@
 #include "session/server.h"
 #include "session/setup.h"
 #include "session/worker.h"
-#include "wire/body.h"
 #include "wire/sqlscan.h"
 
 /* How often one that waits looks again, beside being woken. */
@@ -562,44 +561,6 @@ migrant_is_told(struct client *client, struct migration *migration,
 	return true;
 }
 
-/* Is the server only busy with what we have asked, if at all? */
-static bool
-server_is_ours(const struct server *server)
-{
-	for (uint32_t i = 0; i < server->owed.count; i++)
-		if (owed_at(&server->owed, i)->action != OWED_SWALLOW)
-			return false;
-	return server->status != 'E' && !server->owed.batch_open;
-}
-
-/*
- * Postgres notices that nobody is there any more when it reads, not while it
- * works or waits for a lock: what a migrator holds would outlast us. From here
- * on its server looks once a second, where Postgres can (14, on Linux).
- */
-static bool
-migrant_put_watch(struct pass *pass, struct server *server)
-{
-	struct buf *out = &pass->client->worker->scratch;
-	size_t began;
-
-	if (!server_is_ours(server))
-		return true;
-	buf_clear(out);
-	began = msg_begin(out, 'Q');
-	msg_text(out, SPAN("SELECT pg_catalog.set_config(name, '1000', false)"
-	    " FROM pg_catalog.pg_settings WHERE setting = '0' AND name ="
-	    " 'client_connection_check_interval' AND"
-	    " pg_catalog.strpos(pg_catalog.version(), 'linux') > 0"));
-	msg_end(out, began);
-	/* The unnamed statement goes with it, and its text may have been put.*/
-	stream_flush(&server->s);
-	server_set_unnamed(server, NULL);
-	server_set_local_portal(server, NULL);
-	pass_put_bytes(pass, out);
-	return pass_owe(pass, OWED_QUERY, OWED_SWALLOW) != NULL;
-}
-
 /* Does it enter, or wait? Without a server it gets one of its own later. */
 static bool
 migrant_enters(struct pass *pass, struct migrant *migrant)
@@ -618,7 +579,7 @@ migrant_enters(struct pass *pass, struct migrant *migrant)
 	if (client->server != NULL)
 		migrant_adopt(migrant, client->server);
 	migrant_arm(migrant, clock_us() + 1000000);
-	return migrant_put_watch(pass, client->server);
+	return client->server == NULL || pass_put_watch(pass);
 }
 
 /* Has it been run, and well? False: it waits for that, or is refused. */

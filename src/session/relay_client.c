@@ -387,6 +387,45 @@ pass_put_forget(struct pass *pass)
 	return pass_owe(pass, OWED_QUERY, OWED_SWALLOW) != NULL;
 }
 
+/* Is the server only busy with what we have asked, if at all? */
+static bool
+server_is_ours(const struct server *server)
+{
+	for (uint32_t i = 0; i < server->owed.count; i++)
+		if (owed_at(&server->owed, i)->action != OWED_SWALLOW)
+			return false;
+	return server->status != 'E' && !server->owed.batch_open;
+}
+
+/*
+ * Postgres notices that nobody is there any more when it reads, not while it
+ * works or waits for a lock: what a migrator holds would outlast us. From here
+ * on its server looks once a second, where Postgres can (14, on Linux).
+ */
+bool
+pass_put_watch(struct pass *pass)
+{
+	struct server *server = pass->client->server;
+	struct buf *out = &pass->client->worker->scratch;
+	size_t began;
+
+	if (!server_is_ours(server))
+		return true;
+	buf_clear(out);
+	began = msg_begin(out, 'Q');
+	msg_text(out, SPAN("SELECT pg_catalog.set_config(name, '1000', false)"
+	    " FROM pg_catalog.pg_settings WHERE setting = '0' AND name ="
+	    " 'client_connection_check_interval' AND"
+	    " pg_catalog.strpos(pg_catalog.version(), 'linux') > 0"));
+	msg_end(out, began);
+	/* The unnamed statement goes with it, and its text may have been put.*/
+	stream_flush(&server->s);
+	server_set_unnamed(server, NULL);
+	server_set_local_portal(server, NULL);
+	pass_put_bytes(pass, out);
+	return pass_owe(pass, OWED_QUERY, OWED_SWALLOW) != NULL;
+}
+
 /*
  * Is it about this client's names only, or a BEGIN that needs no server, or
  * has it to wait for what was asked before? Then it is no server's, not now.

@@ -25,7 +25,7 @@ SETTINGS = {
     "migration_hold_limit": "300ms",
     "query_wait_timeout": "60s",
 }
-HOLDS = ("probe", "lock", "enter", "begin", "alter")
+HOLDS = ("probe", "enter", "lock", "begin", "alter")
 
 
 @pytest.fixture(name="stage")
@@ -106,7 +106,7 @@ def test_a_migrator_that_is_gone_lets_the_next_one_in(
             first.do("create", "book", "commit", "leave")
         # Whatever it was at, or waited for, still goes on.
         assert second.answer() == ("probe", "ok")
-        second.do("lock", "enter")
+        second.do("enter", "lock")
         clock.say("next one in")
         slow.session.close()
         second.do(*HOLDS[3:], "create", "book", "commit", "leave")
@@ -136,7 +136,7 @@ def test_a_migrator_that_says_nothing_has_to_make_room(
         slow.session.close()
         # It is at work as long as Postgres is for it; then it is idle.
         assert second.answer() == ("probe", "ok")
-        second.do("lock", "enter")
+        second.do("enter", "lock")
         clock.say("next one in")
         migrator.ask("late")
         if how == "frozen":
@@ -208,7 +208,7 @@ def test_a_backend_that_is_terminated_ends_its_migration(
         clock = Clock()
         scene.rows(f"SELECT pg_terminate_backend({pid})")
         assert second.answer() == ("probe", "ok")
-        second.do("lock", "enter")
+        second.do("enter", "lock")
         clock.say("next one in")
         slow.session.close()
         migrator.fails("08006", "08007", "57P01")
