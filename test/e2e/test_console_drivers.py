@@ -64,7 +64,7 @@ def test_numbers_are_binary_where_that_is_asked_for(pgsluice, admin):
         client.rows("SELECT 1")
     admin.query("SHOW CLIENTS")         # all workers have counted by then
     text = [got for got in admin.query("SHOW STATS") if got.kind == "D"]
-    for formats in ([1], [0] + [1] * 27):
+    for formats in ([1], [0] + [1] * 28):
         answer = batch(admin, *one_batch("SHOW STATS", results=formats))
         found, = [got for got in answer if got.kind == "D"]
         values, at = [], 2
@@ -74,7 +74,7 @@ def test_numbers_are_binary_where_that_is_asked_for(pgsluice, admin):
             at += 4 + length
         assert values[0] == b"app"
         totals = [int(value) for value in text[0].values[1:13]]
-        assert [len(value) for value in values[1:]] == [8] * 27
+        assert [len(value) for value in values[1:]] == [8] * 28
         assert [int.from_bytes(value, "big")
                 for value in values[1:13]] == totals
         described = [got for got in answer if got.kind == "T"][0]
