@@ -262,6 +262,32 @@ ctx_set_up(struct tls_ctx *ctx, const struct tls_settings *settings,
 	    load_authorities(ctx->ssl, settings, why, why_size);
 }
 
+/*
+ * OpenSSL works out what is in a certificate when it is first asked, whichever
+ * thread that is. Asked here, it is done before any of them comes.
+ */
+static void
+read_certificates(SSL_CTX *ssl)
+{
+	STACK_OF(X509) *chain = NULL;
+	STACK_OF(X509_OBJECT) *trusted =
+	    X509_STORE_get0_objects(SSL_CTX_get_cert_store(ssl));
+	X509 *own = SSL_CTX_get0_certificate(ssl);
+
+	if (own != NULL)
+		X509_check_purpose(own, -1, 0);
+	SSL_CTX_get0_chain_certs(ssl, &chain);
+	for (int i = 0; i < sk_X509_num(chain); i++)
+		X509_check_purpose(sk_X509_value(chain, i), -1, 0);
+	for (int i = 0; i < sk_X509_OBJECT_num(trusted); i++) {
+		X509 *one = X509_OBJECT_get0_X509(
+		    sk_X509_OBJECT_value(trusted, i));
+		if (one != NULL)
+			X509_check_purpose(one, -1, 0);
+	}
+	ERR_clear_error();
+}
+
 static struct tls_ctx *
 ctx_create(const struct tls_settings *settings, const SSL_METHOD *method,
     char *why, size_t why_size)
@@ -276,10 +302,12 @@ ctx_create(const struct tls_settings *settings, const SSL_METHOD *method,
 		pthread_mutex_init(&ctx->lock, NULL);
 		ctx->ssl = SSL_CTX_new(method);
 	}
-	if (ctx == NULL || ctx->ssl == NULL)
+	if (ctx == NULL || ctx->ssl == NULL) {
 		snprintf(why, why_size, "out of memory");
-	else if (ctx_set_up(ctx, settings, why, why_size))
+	} else if (ctx_set_up(ctx, settings, why, why_size)) {
+		read_certificates(ctx->ssl);
 		return ctx;
+	}
 	tls_ctx_unref(ctx);
 	ERR_clear_error();
 	return NULL;
