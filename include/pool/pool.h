@@ -212,8 +212,6 @@ bool pool_reserve_aside(struct pool *pool);
 void pool_release_aside(struct pool *pool);
 /* A server that is in use goes aside: the pool may open another one. */
 void pool_put_aside(struct pool *pool);
-/* An idle server of this worker, put aside; NULL: none. */
-struct pool_server *pool_take_aside(struct pool *pool, unsigned worker);
 /* May one more server be opened now, for those in line or for min_pool_size?
  * If so it is counted and the caller opens it. */
 bool pool_may_open(struct pool *pool);

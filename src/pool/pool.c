@@ -520,18 +520,6 @@ shard_pop_idle(struct pool_shard *shard, bool oldest)
 	return server;
 }
 
-struct pool_server *
-pool_take_aside(struct pool *pool, unsigned worker)
-{
-	pthread_mutex_lock(&pool->lock);
-	struct pool_server *server = pool_is_paused(pool) ? NULL :
-	    shard_pop_idle(&pool->shard[worker], false);
-	if (server != NULL)
-		pool->servers--;
-	pthread_mutex_unlock(&pool->lock);
-	return server;
-}
-
 static void
 pool_enqueue(struct pool *pool, unsigned worker, struct pool_wait *wait)
 {

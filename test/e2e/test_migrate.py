@@ -490,7 +490,7 @@ def test_a_pause_lets_a_migrator_finish(start_pgsluice, table):
         assert console.shapes(console.until_ready()) == "CZ"
 
 
-def commands(pooler, tmp_path, before="exit 0"):
+def commands(tmp_path, before="exit 0"):
     """Settings whose commands write what they find to files."""
     script = tmp_path / "command"
     script.write_text("#!/bin/sh\n"
@@ -502,7 +502,7 @@ def commands(pooler, tmp_path, before="exit 0"):
 
 
 def test_commands_are_run_around_a_migration(start_pgsluice, table, tmp_path):
-    pooler = start_pgsluice(**commands(None, tmp_path))
+    pooler = start_pgsluice(**commands(tmp_path))
     with pooler.connect() as migrator:
         migrator.rows(PRISMA_LOCK)
         migrator.rows("CREATE TABLE IF NOT EXISTS _prisma_migrations (a int)")
@@ -522,7 +522,7 @@ def test_commands_are_run_around_a_migration(start_pgsluice, table, tmp_path):
                                  "ALTER TABLE {table} ADD COLUMN a int"])
 def test_a_command_that_fails_refuses_the_migration(
         start_pgsluice, postgres, table, tmp_path, sql):
-    pooler = start_pgsluice(**commands(None, tmp_path, "exit 3"))
+    pooler = start_pgsluice(**commands(tmp_path, "exit 3"))
     with pooler.connect() as migrator:
         migrator.rows(PRISMA_LOCK)
         told(migrator.query(sql.format(table=table)), "ERROR", "55000")
@@ -539,7 +539,7 @@ def test_a_command_that_fails_refuses_the_migration(
 
 def test_a_migrator_that_goes_ends_its_command(start_pgsluice, table,
                                                tmp_path):
-    pooler = start_pgsluice(**commands(None, tmp_path, "exec sleep 1000"))
+    pooler = start_pgsluice(**commands(tmp_path, "exec sleep 1000"))
     with pooler.connect() as migrator:
         migrator.rows(PRISMA_LOCK)
         migrator.send(wire.query(f"ALTER TABLE {table} ADD COLUMN a int"))
