@@ -43,6 +43,7 @@ struct client {
 	bool keeps_sequences;		/* it has asked for lastval() */
 	bool is_resting;		/* with a server, between two
 					 * transactions: pool/hold.h */
+	bool repeats;			/* its batch is to be walked again */
 	uint8_t repeated;		/* so many times, of this batch */
 	struct stream s;
 	struct worker *worker;

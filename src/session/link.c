@@ -351,7 +351,7 @@ link_is_over(const struct client *client)
 	return server->status == 'I' && server->owed.count == 0 &&
 	    !server->owed.batch_open &&
 	    client->relay.left == 0 && server->relay.left == 0 &&
-	    client->database_step == NULL &&
+	    client->database_step == NULL && !client->repeats &&
 	    server->touched == 0 && !server->recheck && !server->audited &&
 	    (server->migrant != NULL ? migrant_is_done(client) &&
 	    server->pins == 0 && pool_mode(client->pool) != POOL_SESSION :
@@ -369,7 +369,7 @@ link_rest(struct client *client)
 	 * nothing either, until those are done who wait for it to. */
 	if (client->is_resting || server->migrant != NULL ||
 	    (server->status != 'I' && client->migrant == NULL) ||
-	    server->owed.count > 0 ||
+	    client->repeats || server->owed.count > 0 ||
 	    server->owed.batch_open || client->relay.left > 0 ||
 	    server->relay.left > 0)
 		return;

@@ -38,8 +38,10 @@
  *
  * 4. Where such an error proves that nothing has run (outside of a transaction,
  *    first in its batch, nothing behind it), the client does not see it: its
- *    bytes go back to where they came from, and are walked again. What is
- *    needed for that is a copy of the batch, kept while it is owed.
+ *    bytes go back to where they came from, and are walked again, with the
+ *    server that they were for: its Parse and its Bind then have no others in
+ *    between. What is needed for that is a copy of the batch, kept while it is
+ *    owed.
  *
  * Only what is planned has a shape: what FETCH or EXECUTE return depends on
  * the session, and is for Postgres to say. Their epoch is 0, which never ends.
@@ -795,6 +797,7 @@ plans_repeat_batch(struct server *server)
 	struct client *client = server->client;
 	struct buf *kept = &server->plans.kept;
 
+	client->repeats = true;
 	client->repeated++;
 	stream_unread(&client->s, kept->at, kept->len);
 	buf_clear(kept);
@@ -821,6 +824,7 @@ plans_unlinked(struct server *server)
 {
 	server->plans.own_epoch = 0;
 	plans_note_bind(server, SPAN(""), NULL);
+	server->client->repeats = false;
 	stream_resume(&server->client->s, PAUSE_AGAIN);
 }
 

@@ -663,6 +663,7 @@ relay_client(struct client *client, const char *at, size_t len)
 	struct pass pass = { .client = client, .at = at, .len = len };
 	bool fresh = plans_is_fresh(client);
 
+	client->repeats = false;
 	while (pass.pos < len && (pass_message(&pass) ||
 	    pass_was_refused(&pass)))
 		continue;

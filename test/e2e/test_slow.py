@@ -116,7 +116,8 @@ def test_each_of_a_pipeline_has_its_own_time(start_pgsluice, mode):
     times = [one[0] for one in lines(pgsluice)]
     slow = [time_ms for time_ms, text in zip(times, texts(pgsluice))
             if text == SLOW]
-    assert len(slow) == 2 and min(slow) >= 300
+    # what is left of the second one's when the first one's answer is here
+    assert len(slow) == 2 and min(slow) >= 250
     assert set(texts(pgsluice)) <= {SLOW, "SELECT 1", "SELECT 2", "SELECT 3"}
     assert sum(times) <= elapsed
     assert counted(pgsluice) == len(times)
