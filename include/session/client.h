@@ -115,7 +115,8 @@ void client_end_trouble(struct client *client, enum ending ending);
  * was sent since the last time. */
 void client_count_bytes(struct client *client, size_t received);
 
-/* Re-arms the client's timer for its state and configuration. */
+/* Re-arms the client's timer for its state and configuration. Nothing happens
+ * in here, even if it is due. */
 void client_arm(struct client *client);
 /* At a transaction's end: is this client to go (shutdown)? */
 bool client_should_leave(const struct client *client);

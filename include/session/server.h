@@ -144,6 +144,8 @@ void server_idle_ended(struct server *server, const char *why);
 void server_cancel_ended(struct server *server);
 /* On the idle list: when is it to be looked at again? */
 void server_arm_idle(struct server *server);
+/* On the idle list: looked at soon, as the limits may have changed. */
+void server_look(struct server *server);
 /* Is it not to be used any longer (lifetime, RECONNECT, tainted)? */
 bool server_is_expired(const struct server *server);
 const char *server_prefix(const struct server *server, char *text,

@@ -720,17 +720,27 @@ server_arm_idle(struct server *server)
 	const struct conf_options *o = &server->worker->setup->conf->o;
 	uint64_t now_us = clock_us();
 	uint64_t at_us = UINT64_MAX;
+	uint64_t due_us = server->place.idle_since_us +
+	    o->server_idle_timeout_us;
 
 	if (server->lifetime_us > 0)
 		at_us = server->opened_us + server->lifetime_us;
-	if (o->server_idle_timeout_us > 0 &&
-	    now_us + o->server_idle_timeout_us < at_us)
-		at_us = now_us + o->server_idle_timeout_us;
+	/* One that stays though it is due, as one of min_pool_size. */
+	if (due_us <= now_us)
+		due_us = now_us + o->server_idle_timeout_us;
+	if (o->server_idle_timeout_us > 0 && due_us < at_us)
+		at_us = due_us;
 	if (at_us == UINT64_MAX)
 		loop_timer_clear(&server->timer);
 	else
 		loop_timer_set(server->worker->loop, &server->timer,
 		    at_us > now_us ? at_us : now_us + 1);
+}
+
+void
+server_look(struct server *server)
+{
+	loop_timer_set(server->worker->loop, &server->timer, clock_us());
 }
 
 /*

@@ -545,6 +545,22 @@ worker_retire_idle(struct worker *worker)
 	}
 }
 
+/* Limits of time may be others now, for those too who wait or idle already. */
+static void
+worker_arm_all(struct worker *worker)
+{
+	for (int state = 0; state < CLIENT_CLOSING; state++)
+		list_each(node, &worker->clients[state]) {
+			struct client *client =
+			    container_of(node, struct client, node);
+			/* The login's own limit stays as it is. */
+			if (client->pool != NULL && client->login == NULL)
+				client_arm(client);
+		}
+	list_each(node, &worker->servers[SERVER_IDLE])
+		server_look(container_of(node, struct server, node));
+}
+
 static void
 worker_configure(struct worker *worker, void *arg)
 {
@@ -554,6 +570,7 @@ worker_configure(struct worker *worker, void *arg)
 	worker->setup = setup;
 	worker->setup_max_clients = setup->conf->o.max_client_conn;
 	worker_retire_idle(worker);
+	worker_arm_all(worker);
 	worker_check_pools(worker);
 }
 

@@ -5,6 +5,7 @@ have found nothing wrong with itself, and stop when told to.
 """
 
 import os
+import signal
 import sys
 
 import pytest
@@ -17,6 +18,11 @@ from pgsluice import PgBouncer, Pgsluice, Postgres  # noqa: E402
 
 
 def pytest_configure(config):
+    # What runs in a shell's background or under nohup ignores these, and so
+    # would all that is started here.
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     config.addinivalue_line(
         "markers", "core: also run under the sanitizers")
 

@@ -1,36 +1,65 @@
 """Function instances of the example app, on machines that freeze and die.
 
-A machine is a process (node/functions.mjs) with a number of instances in it.
-Each of these has loaded the app for itself, with a Prisma Client and a pool
-of its own; what they share is the code of packages. Real ones are a process
-each: that many would need more memory than a test should take.
+A machine is a process (node/functions.mjs) with a number of instances in it,
+each of which is a thread that has loaded the app for itself, with a Prisma
+Client and a pool of its own: as many processes would need twice the memory.
 """
 
+import ctypes
 import json
 import os
 import signal
+import socket
 import subprocess
 
 from road_tools import Road
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+PIDFD_GETFD = 438       # of every architecture
+TCP_REPAIR = 19         # linux/tcp.h: what is closed now is just forgotten
 MACHINES = 15
 INSTANCES = 20          # on each
 
-# The functions in one file, to be loaded once for each instance.
+# The functions and all that they need in one file, which is loaded sooner. What
+# is used with SQLite is not needed; CommonJS in it wants `require`.
 ENTRY = """\
 export { prisma } from './src/db.js'
 export * as messages from './api/messages.js'
 """
+REQUIRE = "import { createRequire } from 'node:module';" \
+    "const require = createRequire(import.meta.url);"
 
 
 def bundle(road: Road):
     with open(road.path("functions.ts"), "w", encoding="utf-8") as file:
         file.write(ENTRY)
-    road.run("esbuild", "functions.ts", "--bundle", "--platform=node",
-             "--format=esm", "--packages=external",
-             "--outfile=functions.mjs")
+    road.run("esbuild", "functions.ts", "--bundle", "--minify",
+             "--platform=node", "--format=esm", f"--banner:js={REQUIRE}",
+             "--external:@prisma/adapter-better-sqlite3",
+             "--external:pg-native", "--outfile=functions.mjs")
     return road.path("functions.mjs")
+
+
+def sockets(pid):
+    """A process's TCP connections, as ours: they are still its own."""
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    pidfd = os.pidfd_open(pid)
+    folder = f"/proc/{pid}/fd"
+    try:
+        for name in os.listdir(folder):
+            if not os.readlink(f"{folder}/{name}").startswith("socket:"):
+                continue
+            fd = call(PIDFD_GETFD, pidfd, int(name), 0)
+            if fd < 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
+            found = socket.socket(fileno=fd)
+            if found.family in (socket.AF_INET, socket.AF_INET6):
+                yield found
+            else:
+                found.close()
+    finally:
+        os.close(pidfd)
 
 
 class Machine:
@@ -59,6 +88,22 @@ class Machine:
 
     def thaw(self):
         self.process.send_signal(signal.SIGCONT)
+
+    def vanish(self):
+        """Is gone at once, and says so to none of its peers: no FIN, no
+        RST, as if its host had lost its power. Only root may do that to a
+        connection; for anyone else it is frozen for good."""
+        self.freeze()
+        connections = []
+        try:
+            for connection in sockets(self.process.pid):
+                connections.append(connection)
+                connection.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+        except PermissionError:
+            return
+        self.kill()
+        for connection in connections:
+            connection.close()
 
     def kill(self):
         self.is_gone = True

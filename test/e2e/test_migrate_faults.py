@@ -233,7 +233,9 @@ def test_a_backend_that_is_killed_takes_all_of_postgres_along(
         scene.wait_for("waiting")
         (pid,), = scene.rows("SELECT pid FROM ledger WHERE who = 1")
         started = cluster.rows("SELECT pg_postmaster_start_time()")
-        os.kill(int(pid), signal.SIGKILL)
+        with cluster.connect() as bystander:
+            os.kill(int(pid), signal.SIGKILL)
+            bystander.until_closed()        # Postgres has noticed
         migrator.fails("08006", "08007", "57P02", "57P03", "closed")
         wait_until(lambda: is_there(cluster), "Postgres is back")
         assert cluster.rows("SELECT pg_postmaster_start_time()") == started

@@ -295,6 +295,49 @@ def test_a_server_idle_too_long_is_closed(start_pgsluice):
         assert client.value("SELECT 7") == "7"
 
 
+LIMITS = {
+    # what it ends, and the SQLSTATE in whose name
+    "idle_transaction_timeout": ("in a transaction", "25P03"),
+    "transaction_timeout": ("in a transaction", "25P04"),
+    "client_idle_timeout": ("idle", "57P05"),
+    "query_timeout": ("at work", "57014"),
+    "query_wait_timeout": ("in line", "53300"),
+}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_limit_that_is_changed_is_for_those_who_wait_already(
+        start_pgsluice, limit):
+    """Long ago they had been told to look again in an hour."""
+    state, sqlstate = LIMITS[limit]
+    pooler = start_pgsluice(default_pool_size=1, **{limit: "1h"})
+    with pooler.connect() as client, pooler.connect() as other:
+        if state == "in line":
+            other.query("BEGIN")
+            other.query("SELECT 1")
+            client.send(wire.query("SELECT 1"))
+            wait_pool(pooler, cl_waiting=1)
+        elif state == "at work":
+            client.send(wire.query("SELECT pg_sleep(100)"))
+            wait_pool(pooler, sv_active=1)
+        else:
+            client.query("BEGIN")
+            client.query("SELECT 1")
+            if state == "idle":
+                client.query("COMMIT")
+        pooler.console(f"SET {limit} = '100ms'")
+        assert client.until("E")[-1].sqlstate == sqlstate
+
+
+def test_a_change_of_server_idle_timeout_is_for_idle_ones_too(start_pgsluice):
+    pooler = start_pgsluice(server_idle_timeout="1h")
+    with pooler.connect() as client:
+        client.query("SELECT 1")
+        wait_pool(pooler, sv_idle=1)
+        pooler.console("SET server_idle_timeout = '100ms'")
+        wait_pool(pooler, sv_idle=0)
+
+
 def test_a_server_idle_for_server_check_delay_is_checked_before_use(
         start_pgsluice):
     checked = start_pgsluice(server_check_delay="1ms", default_pool_size=1)

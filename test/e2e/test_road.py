@@ -123,7 +123,8 @@ def test_three_hundred_functions_share_twenty_connections(
         road, cluster, database, start, measured):
     pooler = start(Pgsluice, cluster, default_pool_size=POOL, databases={
         "*": f"host=127.0.0.1 port={cluster.port}"}, workers=2,
-        idle_transaction_timeout=LONG)
+        idle_transaction_timeout=LONG, tcp_keepidle=1, tcp_keepintvl=1,
+        tcp_keepcnt=2)
     session = add_session(cluster, database)
 
     def free_servers():
@@ -139,23 +140,22 @@ def test_three_hundred_functions_share_twenty_connections(
         fleet.burst(machines, 2)
 
         # Some freeze with nothing to do. The whole pool is in the middle of
-        # transactions of others: two of these freeze, one dies.
+        # transactions of others: two of these freeze, one vanishes.
         idle, holding, dying = machines[:3], machines[3:5], machines[5:6]
         others = machines[6:]
         fleet.tell(holding + dying, "hold", instances=POOL // 3)
         assert pooler.pool(database)["sv_active"] == POOL
         for machine in idle + holding:
             machine.freeze()
-        dying[0].kill()
+        dying[0].vanish()
         free_servers()
         fleet.burst(others, 4)
 
-        # One dies in the middle of a burst; one freezes there and is never
-        # heard of again, as if its network had gone.
+        # One dies in the middle of a burst, one vanishes there.
         fleet.begin(others[:2], 4)
         wait_until(lambda: pooler.pool(database)["sv_active"], "a burst")
         others[0].kill()
-        others[1].freeze()
+        others[1].vanish()
         free_servers()
 
         # Who wakes up finds its connections, or is given new ones.
