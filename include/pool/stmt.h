@@ -30,6 +30,7 @@ struct stmt {
 	 * `tail`; NULL = not described, or none. */
 	_Atomic(struct stmt_types *) types;
 	uint32_t effects;		/* wire/sqlscan's set */
+	uint32_t sql_len;
 	uint32_t len;
 	char tail[];			/* query NUL, count, type oids */
 };

@@ -3,6 +3,7 @@
 #define POOL_VARS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/buf.h"
 #include "base/span.h"
@@ -25,6 +26,9 @@ struct vars *vars_with(struct vars *vars, struct span name,
     struct span value);
 /* SPAN_NONE: not in the set. Names are compared without case. */
 struct span vars_get(const struct vars *vars, struct span name);
+/* A hash of those by which a name in SQL means one table or another (the
+ * search_path, and who one is); 0: none of them is in the set. */
+uint64_t vars_scope(const struct vars *vars);
 unsigned vars_count(const struct vars *vars);
 void vars_at(const struct vars *vars, unsigned i, struct span *ret_name,
     struct span *ret_value);

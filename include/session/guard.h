@@ -15,8 +15,10 @@ enum guard {
 	GUARD_PASSED,			/* one of the few who may try */
 };
 
+/* May guard_stops() have to say anything? Hardly ever, and this is cheap. */
+bool guard_is_up(const struct client *client);
 /* A client without a server is about to take one for this statement. True: it
- * waits. Cheap while no DDL runs beside the app. */
+ * waits. */
 bool guard_stops(struct client *client, struct span sql);
 /* It waits no longer, or its link is over. */
 void guard_leave(struct client *client);

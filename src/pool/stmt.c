@@ -17,7 +17,6 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdio.h>
 
 #include "base/buf.h"
 #include "base/check.h"
@@ -79,6 +78,7 @@ stmt_create(struct span tail, uint64_t context, uint64_t epoch, uint64_t hash,
 	stmt->epoch = epoch;
 	stmt->len = (uint32_t)tail.len;
 	memcpy(stmt->tail, tail.at, tail.len);
+	stmt->sql_len = (uint32_t)strnlen(tail.at, tail.len);
 	stmt->effects = sqlscan(stmt_sql(stmt), NULL);
 	if (!hash_add(&shard->statements, &stmt->by_text, hash)) {
 		mem_free(stmt);
@@ -177,14 +177,26 @@ stmt_with_types(const struct stmt *stmt, uint64_t epoch)
 size_t
 stmt_name(const struct stmt *stmt, char name[STMT_NAME_MAX])
 {
-	return (size_t)snprintf(name, STMT_NAME_MAX, STMT_PREFIX "%llu",
-	    (unsigned long long)stmt->id);
+	char digits[20];		/* of UINT64_MAX */
+	uint64_t id = stmt->id;
+	size_t len = sizeof(STMT_PREFIX) - 1;
+	unsigned count = 0;
+
+	/* Not by snprintf(): it would be the dearest part of a Bind. */
+	do
+		digits[count++] = (char)('0' + id % 10);
+	while ((id /= 10) > 0);
+	memcpy(name, STMT_PREFIX, len);
+	while (count > 0)
+		name[len++] = digits[--count];
+	name[len] = '\0';
+	return len;
 }
 
 struct span
 stmt_sql(const struct stmt *stmt)
 {
-	return (struct span){ stmt->tail, strnlen(stmt->tail, stmt->len) };
+	return (struct span){ stmt->tail, stmt->sql_len };
 }
 
 struct span

@@ -30,6 +30,7 @@ struct vars {
 	_Atomic unsigned refs;
 	struct hash_node by_content;
 	unsigned count;
+	uint64_t scope;			/* vars_scope() */
 	struct vars_pair pair[];	/* the texts follow in the block */
 };
 
@@ -78,6 +79,27 @@ pairs_equal(const struct vars *vars, const struct vars_pair *pair,
 	return true;
 }
 
+uint64_t
+vars_scope(const struct vars *vars)
+{
+	return vars->scope;
+}
+
+static uint64_t
+find_scope(const struct vars *vars)
+{
+	static const char *const names[] = { "search_path", "role",
+	    "session_authorization" };
+	uint64_t scope = 0;
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		struct span value = vars_get(vars, span_of(names[i]));
+		if (value.at != NULL)
+			scope = scope * 31 + span_hash(value) + i;
+	}
+	return scope;
+}
+
 static struct vars *
 vars_build(const struct vars_pair *pair, unsigned count)
 {
@@ -104,6 +126,7 @@ vars_build(const struct vars_pair *pair, unsigned count)
 		}
 		vars->pair[i] = (struct vars_pair){ to[0], to[1] };
 	}
+	vars->scope = find_scope(vars);
 	return vars;
 }
 

@@ -55,14 +55,20 @@ guard_enter(struct target *target, int limit)
 }
 
 bool
+guard_is_up(const struct client *client)
+{
+	return client->server == NULL && guard_target(client)->guarded;
+}
+
+bool
 guard_stops(struct client *client, struct span sql)
 {
 	struct target *target;
 
-	if (client->server != NULL)
+	if (!guard_is_up(client))
 		return false;
 	target = guard_target(client);
-	if (!target->guarded || client->guard == GUARD_PASSED ||
+	if (client->guard == GUARD_PASSED ||
 	    client->migrant != NULL || client->state != CLIENT_IDLE ||
 	    !migration_guards(target, sql))
 		return false;

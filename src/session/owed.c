@@ -215,6 +215,10 @@ owed_may_end(const struct owed *owed)
 void
 owed_entry_clear(struct owed_entry *entry)
 {
+	/* Nearly all hold nothing. */
+	if (entry->stmt == NULL && entry->unnamed_was == NULL &&
+	    entry->change == NULL && entry->sql == NULL)
+		return;
 	stmt_unref(entry->stmt);
 	stmt_unref(entry->unnamed_was);
 	if (entry->change != NULL)

@@ -171,6 +171,13 @@ epoch_is_over(struct server *server, uint64_t epoch)
  * Which statement.
  */
 
+static bool
+begins_comment(struct span sql)
+{
+	return sql.len > 1 && ((sql.at[0] == '-' && sql.at[1] == '-') ||
+	    (sql.at[0] == '/' && sql.at[1] == '*'));
+}
+
 static struct span
 skip_comment(struct span sql)
 {
@@ -191,18 +198,18 @@ is_planned(struct span sql)
 
 	for (;;) {
 		/* The '/' is what is left of a comment's end. */
-		while (sql.len > 0 && strchr(" \t\r\n\f\v(/", sql.at[0]) !=
-		    NULL && !span_starts_case(sql, "/*")) {
+		while (sql.len > 0 && !begins_comment(sql) &&
+		    strchr(" \t\r\n\f\v(/", sql.at[0]) != NULL) {
 			sql.at++;
 			sql.len--;
 		}
-		if (!span_starts_case(sql, "--") &&
-		    !span_starts_case(sql, "/*"))
+		if (!begins_comment(sql))
 			break;
 		sql = skip_comment(sql);
 	}
 	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
-		if (span_starts_case(sql, words[i]))
+		if (sql.len > 0 && (sql.at[0] | 0x20) == words[i][0] &&
+		    span_starts_case(sql, words[i]))
 			return true;
 	return false;
 }
@@ -218,23 +225,15 @@ void
 plans_identify(const struct client *client, struct span sql,
     uint64_t *ret_context, uint64_t *ret_epoch)
 {
-	static const char *const names[] = { "search_path", "role",
-	    "session_authorization" };
-	struct target *target = client->pool->target;
-	uint64_t context = 0;
+	const struct pool *pool = client->pool;
+	struct target *target = pool->target;
+	uint64_t context = vars_scope(client->vars);
 
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		struct span value = vars_get(client->vars,
-		    span_of(names[i]));
-		if (value.at != NULL)
-			context = mix(context, span_hash(value) + i);
-	}
 	*ret_epoch = 0;
 	if (is_planned(sql)) {
 		/* Databases, and users with paths of their own. */
 		context = mix(context, (uint64_t)(uintptr_t)target);
-		context = mix(context, span_hash(span_of(
-		    client->pool->user)));
+		context = mix(context, pool->by_name.hash);
 		*ret_epoch = epoch_now(client);
 	}
 	*ret_context = context;

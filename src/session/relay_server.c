@@ -726,8 +726,15 @@ reply_after(struct reply *reply)
 	if (server->relay.left > 0)
 		return;
 	reply_put_local(reply);
-	if (server->client == NULL || state_probe(server) ||
-	    server->client == NULL)
+	if (server->client == NULL)
+		return;
+	/* Most replies are followed by another one: nothing ends here. */
+	if (server->owed.count > 0 && server->touched == 0 &&
+	    server->hears == HEARS_NOTHING && server->client->login == NULL) {
+		stream_resume(&server->client->s, PAUSE_ANSWER);
+		return;
+	}
+	if (state_probe(server) || server->client == NULL)
 		return;
 	if (server->client->login == NULL && !state_must_wait(server))
 		stream_resume(&server->client->s, PAUSE_ANSWER);

@@ -360,11 +360,12 @@ pass_parse(struct pass *pass, const struct frame *frame)
 
 	struct body body = body_of(pass_body(pass, frame));
 	struct span name = body_text(&body);
+	struct body text = body;
+	struct span sql = body_text(&text);
 	struct span tail = body_rest(&body);
-	if (body.bad || memchr(tail.at, '\0', tail.len) == NULL)
+	if (text.bad)
 		return pass_end(pass, END_PROTOCOL, "Parse");
-	if (guard_stops(client, (struct span){ tail.at,
-	    strnlen(tail.at, tail.len) }) || !pass_link(pass))
+	if (guard_stops(client, sql) || !pass_link(pass))
 		return false;
 	if (client->server->owed.skipping)
 		return pass_as_is(pass, frame);
@@ -372,7 +373,6 @@ pass_parse(struct pass *pass, const struct frame *frame)
 	    !pass_is_certain(pass, name))
 		return false;
 
-	struct span sql = { tail.at, strnlen(tail.at, tail.len) };
 	slow_keep_text(client, sql);
 	if (!pass_tracks(client)) {
 		uint32_t effects = sqlscan(sql, NULL);
@@ -569,7 +569,7 @@ pass_bind_stops(struct pass *pass, const struct frame *frame,
 static bool
 pass_bind_is_guarded(struct client *client, struct span name)
 {
-	struct stmt *stmt = client->server != NULL ||
+	struct stmt *stmt = !guard_is_up(client) ||
 	    !client_tracks_statements(client) ? NULL : name.len == 0 ?
 	    client->unnamed : stmt_names_get(&client->names, name);
 

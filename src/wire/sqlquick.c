@@ -82,9 +82,10 @@ is_suspicious(const char *at, const char *begin, const char *end)
 typedef uint8_t bytes_at_once __attribute__((vector_size(BLOCK)));
 typedef int8_t answers __attribute__((vector_size(BLOCK)));
 
-/* May a fragment begin within BLOCK bytes? Looks at one byte more. */
+/* At which of BLOCK bytes may a fragment stand? Looks at one byte more. False:
+ * at none of them. */
 static inline bool
-may_be_suspicious(const char *at)
+may_be_suspicious(const char *at, int8_t ret_where[BLOCK])
 {
 	bytes_at_once here, next;
 	answers hit;
@@ -109,6 +110,7 @@ may_be_suspicious(const char *at)
 	    ((here == 'z') & ((next == 'e') | (next == 'z'))) |
 	    ((here == 'p') & (next == 'n'));
 	memcpy(half, &hit, sizeof(half));
+	memcpy(ret_where, &hit, BLOCK);
 	return (half[0] | half[1]) != 0;
 }
 
@@ -116,18 +118,18 @@ bool
 sqlquick_has_nothing(const char *begin, const char *end)
 {
 	char padded[BLOCK + 1] = { 0 };
+	int8_t where[BLOCK];
 	size_t left = (size_t)(end - begin), n, i;
 	const char *at = begin;
 
 	for (; left > 0; at += n, left -= n) {
 		n = left < BLOCK ? left : BLOCK;
-		if (left <= BLOCK) {
+		if (left <= BLOCK)
 			memcpy(padded, at, left);
-		}
-		if (!may_be_suspicious(left <= BLOCK ? padded : at))
+		if (!may_be_suspicious(left <= BLOCK ? padded : at, where))
 			continue;
 		for (i = 0; i < n; i++)
-			if (is_suspicious(at + i, begin, end))
+			if (where[i] != 0 && is_suspicious(at + i, begin, end))
 				return false;
 	}
 	return true;
