@@ -124,14 +124,14 @@ def unit(tally, name="unit", folder=".", *arguments):
 
 def pytest(tally, name, program, *arguments):
     """pytest in the foreground, as its dots are all there is to see for a
-    while; two tests at a time, as they mostly wait."""
+    while; two tests a processor, as they mostly wait."""
     report = os.path.join(TOP, "build", f"{name}.xml")
     if os.path.exists(report):
         os.remove(report)
     os.makedirs(os.path.dirname(report), exist_ok=True)
     subprocess.run(
         [PYTHON, "-B", "-m", "pytest", "-q", "--color=no", "-p",
-         "no:cacheprovider", "-n", str(max(os.cpu_count() or 1, 2)),
+         "no:cacheprovider", "-n", str(2 * (os.cpu_count() or 1)),
          "-o", f"timeout={SECONDS_A_TEST}",
          "--tb=short", f"--junitxml={report}", *arguments, "test/e2e"],
         cwd=TOP, check=False,

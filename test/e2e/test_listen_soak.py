@@ -31,7 +31,7 @@ def test_all_that_must_be_heard_is_heard_once(
                             workers=workers)
     soak, found = play(postgres, pooler, OPS, workers)
     assert found == []
-    assert soak.losses > 10
+    assert soak.losses > 1           # how many, depends on how fast it goes
     events = [event for session in soak.sessions for event in session.events]
     assert Notice() in events
     assert sum(isinstance(event, Heard) for event in events) > OPS
