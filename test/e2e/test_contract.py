@@ -574,6 +574,22 @@ def test_one_idle_too_long_ends_with_57P05_but_not_in_a_transaction(
         loses_its_connection(busy, "57P05")
 
 
+def test_a_query_that_comes_while_its_server_is_being_asked_is_not_idle(
+        start_pgsluice, postgres):
+    pooler = start_pgsluice(client_idle_timeout="200ms")
+    with pooler.connect() as client, pooler.connect() as idle, \
+            Slow(postgres) as slow:
+        # the server is asked what is set now, behind the answer
+        assert client.shapes(client.query("SET work_mem = '7MB'")) == "CZ"
+        client.send(wire.query(slow.sql))
+        loses_its_connection(idle, "57P05")
+        assert idle.until_closed() == []
+        with pooler.connect() as later:
+            loses_its_connection(later, "57P05")
+        slow.let_go()
+        assert client.shapes(client.until_ready()) == "TDCZ"
+
+
 @pytest.mark.parametrize("so_far", [
     b"\0\0", wire.ssl_request(),
     wire.startup(user="app", database="app"),
