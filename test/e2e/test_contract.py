@@ -496,6 +496,19 @@ def test_a_cancel_with_a_wrong_key_does_nothing(pgsluice, postgres):
         assert client.shapes(client.until_ready()) == "TDCZ"
 
 
+def test_a_new_client_has_not_the_process_id_of_one_that_has_just_gone(
+        start_pgsluice):
+    """By which the pools of drivers tell connections apart."""
+    pooler = start_pgsluice(workers=1)
+    seen = []
+    for _ in range(20):
+        with pooler.connect() as client:
+            seen.append(client.pid)
+        wait_until(lambda: len(pooler.console("SHOW CLIENTS")) == 1,
+                   "the client has gone")
+    assert len(set(seen)) == 20
+
+
 def test_a_cancel_of_one_that_does_nothing_does_nothing(pgsluice):
     with pgsluice.connect() as client:
         cancel(pgsluice, client.pid, client.key)
