@@ -818,6 +818,9 @@ login_first(struct client *client, const char *at, size_t len)
 	case STARTUP_CANCEL:
 		cancel_request(client, startup.pid, startup.key);
 		return len;
+	case STARTUP_TERMINATE:
+		client_end(client, END_CLIENT_CLOSED, NULL);
+		return len;
 	case STARTUP_LOGIN:
 		login_startup(client, &startup);
 		return size;

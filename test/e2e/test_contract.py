@@ -764,6 +764,14 @@ def test_nonsense_before_login_is_closed_with_08P01(pgsluice, what):
         loses_its_connection(client, "08P01")
 
 
+def test_one_that_takes_leave_before_it_has_come_is_told_nothing(pgsluice):
+    """As by Postgres: node-postgres does so when it is told to connect and to
+    end at once, and an error would be an exception that nobody catches."""
+    with wire.Wire.connect(pgsluice.port) as client:
+        client.send(wire.terminate(), wire.startup(user="app"))
+        assert client.until_closed() == []
+
+
 def test_two_encryption_requests_of_a_kind_are_one_too_many(pgsluice):
     with wire.Wire.connect(pgsluice.port) as client:
         for request in (wire.ssl_request(), wire.gssenc_request()):
