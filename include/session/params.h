@@ -15,9 +15,11 @@ struct vars;
 /* One of them. False: out of memory. */
 bool params_take(struct client *client, const struct conf_options *o,
     struct span name, struct span value);
-/* "options", a command line full of them. False: the client has ended. */
+/* The "options" among the parameters of a packet, a command line full of them.
+ * It comes before all others, as in Postgres, wherever it stands. False: the
+ * client has ended. */
 bool params_take_options(struct client *client, const struct conf_options *o,
-    struct span options);
+    struct span packet);
 /* application_name_add_host. False: out of memory. */
 bool params_add_host(struct client *client, const struct conf_options *o);
 /* All are there, and so is the pool: what it has anyway need not be set. */

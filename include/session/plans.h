@@ -23,6 +23,9 @@ struct plans {
 	uint64_t own_epoch;		/* statements of this link are its own,
 					 * for what it has changed itself; 0 =
 					 * they are as old as the schema */
+	uint64_t temp_epoch;		/* of what was prepared beside temporary
+					 * tables as they are now; 0 = nothing
+					 * was */
 	uint64_t bound_epoch;		/* of the statement bound, or described
 					 * last */
 	struct stmt *bound;		/* what the last message has bound, if
@@ -58,9 +61,9 @@ void plans_schema_changed(struct target *target);
  * From client to server.
  */
 
-/* What tells a text of this client from the same text of others; for
- * stmt_intern(). */
-void plans_identify(const struct client *client, struct span sql,
+/* What tells a text of this client, which is being prepared, from the same
+ * text of others; for stmt_intern(). */
+void plans_identify(const struct client *client, struct span sql, bool named,
     uint64_t *ret_context, uint64_t *ret_epoch);
 /* Before a Bind; *stmt may be replaced by one that is prepared anew. */
 enum plan plans_check_bind(struct pass *pass, const struct frame *frame,

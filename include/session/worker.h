@@ -43,7 +43,8 @@ struct worker {
 	uint64_t cpu_us;		/* its thread's, at the last tick */
 	struct client **slots;		/* by slot number; NULL = free */
 	uint32_t slot_count;
-	uint32_t *free_slots;		/* a stack */
+	uint32_t *free_slots;		/* a ring of slot_count */
+	uint32_t free_first;
 	uint32_t free_count;
 	struct list cancels;		/* on their way to servers */
 	struct list errands;		/* session/errand.h */

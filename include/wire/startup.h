@@ -18,6 +18,8 @@ enum startup_kind {
 	STARTUP_CANCEL,
 	STARTUP_LOGIN,
 	STARTUP_DIRECT_TLS,		/* first byte 0x16: a TLS ClientHello */
+	STARTUP_TERMINATE,		/* gone before it came, as node-postgres
+					 * when it is told to end at once */
 };
 
 struct startup {

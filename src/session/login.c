@@ -670,11 +670,6 @@ startup_take(struct client *client, struct span name, struct span value,
 		kept = startup_set(&login->user, value);
 	} else if (span_is(name, "database")) {
 		kept = startup_set(&login->database, value);
-	} else if (span_is(name, "options")) {
-		if (!conf_list_has(login->setup->conf->
-		    o.ignore_startup_parameters, name))
-			return params_take_options(client,
-			    &login->setup->conf->o, value);
 	} else if (span_is(name, "replication")) {
 		if (!span_parse_bool(value, &replication) || replication) {
 			client_end(client, END_NO_REPLICATION, NULL);
@@ -683,7 +678,7 @@ startup_take(struct client *client, struct span name, struct span value,
 	} else if (name.len > 5 && memcmp(name.at, "_pq_.", 5) == 0) {
 		if (unknown->count < UNKNOWN_OPTIONS_MAX)
 			unknown->name[unknown->count++] = name;
-	} else {
+	} else if (!span_is(name, "options")) {
 		kept = params_take(client, &login->setup->conf->o, name,
 		    value);
 	}
@@ -717,6 +712,8 @@ login_startup(struct client *client, const struct startup *startup)
 		client_end(client, END_TLS_REQUIRED, NULL);
 		return;
 	}
+	if (!params_take_options(client, &login->setup->conf->o, params))
+		return;
 	while (startup_next_param(&params, &name, &value))
 		if (!startup_take(client, name, value, &unknown))
 			return;
@@ -820,6 +817,9 @@ login_first(struct client *client, const char *at, size_t len)
 		    size, len);
 	case STARTUP_CANCEL:
 		cancel_request(client, startup.pid, startup.key);
+		return len;
+	case STARTUP_TERMINATE:
+		client_end(client, END_CLIENT_CLOSED, NULL);
 		return len;
 	case STARTUP_LOGIN:
 		login_startup(client, &startup);

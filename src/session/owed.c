@@ -194,6 +194,16 @@ owed_is_clear(const struct owed *owed)
 }
 
 bool
+owed_is_ours(const struct owed *owed)
+{
+	for (uint32_t i = 0; i < owed->count; i++)
+		if (owed_at(owed, i)->kind != OWED_QUERY ||
+		    owed_at(owed, i)->action != OWED_SWALLOW)
+			return false;
+	return true;
+}
+
+bool
 owed_has_local_bind(const struct owed *owed)
 {
 	for (uint32_t i = 0; owed->local > 0 && i < owed->count; i++)

@@ -111,11 +111,18 @@ options_refused(struct client *client, struct span why)
 
 bool
 params_take_options(struct client *client, const struct conf_options *o,
-    struct span options)
+    struct span packet)
 {
 	struct buf room = { 0 };
+	struct span options = SPAN_NONE;
 	struct span name, value;
 	enum frame_result result;
+
+	while (startup_next_param(&packet, &name, &value))
+		if (span_is(name, "options"))
+			options = value;
+	if (conf_list_has(o->ignore_startup_parameters, SPAN("options")))
+		return true;
 
 	while ((result = startup_next_option(&options, &room, &name,
 	    &value)) == FRAME_OK && params_take(client, o, name, value))

@@ -34,7 +34,10 @@
  *    refuses a statement or is found to disagree. DO and CALL do not count:
  *    they are too common, and what they change is found in that second way.
  *    Inside a transaction with DDL of its own a client has an epoch for itself,
- *    since others do not see its schema yet, and may never.
+ *    since others do not see its schema yet, and may never. What a client with
+ *    temporary tables gives a name has one that ends with them, or is over when
+ *    they change: the same text may be prepared on this server, for others that
+ *    had a table of that name. What it has prepared before is left as it is.
  *
  * 4. Where such an error proves that nothing has run (outside of a transaction,
  *    first in its batch, nothing behind it), the client does not see it: its
@@ -133,7 +136,18 @@ epoch_now(const struct client *client)
 static bool
 epoch_is_now(const struct client *client, uint64_t epoch)
 {
-	return epoch == 0 || epoch == epoch_now(client);
+	const struct server *server = client->server;
+
+	return epoch == 0 || epoch == epoch_now(client) ||
+	    (server != NULL && epoch == server->plans.temp_epoch);
+}
+
+/* The link has changed the schema, as it sees it. */
+static void
+epoch_begin_own(struct server *server)
+{
+	server->plans.own_epoch = epoch_own();
+	server->plans.temp_epoch = 0;
 }
 
 void
@@ -149,6 +163,19 @@ has_temp(const struct server *server)
 	    (server->touched & SQL_TEMP) != 0;
 }
 
+/* Of a statement that the client prepares now. */
+static uint64_t
+epoch_to_prepare(const struct client *client)
+{
+	struct server *server = client->server;
+
+	if (server == NULL || !has_temp(server))
+		return epoch_now(client);
+	if (server->plans.temp_epoch == 0)
+		server->plans.temp_epoch = epoch_own();
+	return server->plans.temp_epoch;
+}
+
 /* What is of this epoch does not fit any longer. However many find out, the
  * next epoch is one and the same. */
 static void
@@ -161,7 +188,7 @@ epoch_is_over(struct server *server, uint64_t epoch)
 		return;
 	/* A temporary table in front of another is nobody else's business. */
 	if ((epoch & EPOCH_OWN) != 0 || has_temp(server))
-		server->plans.own_epoch = epoch_own();
+		epoch_begin_own(server);
 	else
 		atomic_compare_exchange_strong(&target->schema_epoch,
 		    &expected, epoch);
@@ -222,7 +249,7 @@ mix(uint64_t hash, uint64_t more)
 }
 
 void
-plans_identify(const struct client *client, struct span sql,
+plans_identify(const struct client *client, struct span sql, bool named,
     uint64_t *ret_context, uint64_t *ret_epoch)
 {
 	const struct pool *pool = client->pool;
@@ -234,7 +261,8 @@ plans_identify(const struct client *client, struct span sql,
 		/* Databases, and users with paths of their own. */
 		context = mix(context, (uint64_t)(uintptr_t)target);
 		context = mix(context, pool->by_name.hash);
-		*ret_epoch = epoch_now(client);
+		*ret_epoch = named ? epoch_to_prepare(client) :
+		    epoch_now(client);
 	}
 	*ret_context = context;
 }
@@ -644,6 +672,13 @@ is_change(const struct owed_entry *head, struct span tag)
 	    (span_starts_case(tag, "SELECT ") && head->ddl);
 }
 
+static bool
+is_change_of_temp(const struct owed_entry *head, struct span tag)
+{
+	return head->temp || span_starts_case(tag, "DROP ") ||
+	    span_starts_case(tag, "DISCARD ") || span_is(tag, "ROLLBACK");
+}
+
 void
 plans_completed(struct server *server, const struct owed_entry *head,
     struct span tag)
@@ -652,6 +687,8 @@ plans_completed(struct server *server, const struct owed_entry *head,
 
 	if (plans->changed)
 		plans->undone = span_is(tag, "ROLLBACK");
+	if (plans->temp_epoch != 0 && is_change_of_temp(head, tag))
+		plans->temp_epoch = 0;
 	/* What apps send all day is told apart by its first letter. */
 	if (!head->ddl && memchr("ACDI", tag.at[0], 4) == NULL)
 		return;
@@ -659,7 +696,7 @@ plans_completed(struct server *server, const struct owed_entry *head,
 		return;
 	plans->changed = true;
 	plans->undone = false;
-	plans->own_epoch = epoch_own();
+	epoch_begin_own(server);
 }
 
 void
@@ -685,8 +722,9 @@ plans_is_fresh(const struct client *client)
 {
 	const struct server *server = client->server;
 
+	/* A probe's answer may still be on its way. */
 	return client->relay.left == 0 && (server == NULL ||
-	    (server->owed.count == 0 && !server->owed.batch_open &&
+	    (owed_is_ours(&server->owed) && !server->owed.batch_open &&
 	    !server->owed.skipping && server->status == 'I'));
 }
 
@@ -821,7 +859,7 @@ plans_put_refusal(struct client *client)
 void
 plans_unlinked(struct server *server)
 {
-	server->plans.own_epoch = 0;
+	server->plans.own_epoch = server->plans.temp_epoch = 0;
 	plans_note_bind(server, SPAN(""), NULL);
 	server->client->repeats = false;
 	stream_resume(&server->client->s, PAUSE_AGAIN);

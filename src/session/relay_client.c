@@ -149,7 +149,8 @@ pass_owe(struct pass *pass, enum owed_kind kind, enum owed_action action)
 	struct client *client = pass->client;
 	struct owed *owed = &client->server->owed;
 
-	if (owed->count == 0)
+	/* What is owed may be a question of our own. */
+	if (owed->count == 0 || client->query_us == 0)
 		client->query_us = client->request_us = clock_us();
 	if (client->xact_us == 0)
 		client->xact_us = client->query_us;

@@ -208,7 +208,7 @@ pass_intern(struct pass *pass, struct span tail)
 	uint64_t context, epoch;
 	struct stmt *stmt;
 
-	plans_identify(pass->client, sql, &context, &epoch);
+	plans_identify(pass->client, sql, true, &context, &epoch);
 	stmt = stmt_intern(tail, context, epoch);
 	if (stmt == NULL)
 		pass_end(pass, END_NO_MEMORY, NULL);
@@ -254,7 +254,7 @@ pass_parse_unnamed(struct pass *pass, const struct frame *frame,
 	struct span sql = { tail.at, strnlen(tail.at, tail.len) };
 	uint64_t context, epoch;
 
-	plans_identify(client, sql, &context, &epoch);
+	plans_identify(client, sql, false, &context, &epoch);
 	bool same = was != NULL && was->context == context &&
 	    was->epoch == epoch &&
 	    span_eq((struct span){ was->tail, was->len }, tail);

@@ -13,6 +13,9 @@
  *      63            31        24                0
  *      | counter ... | worker  | slot, from 1    |
  *
+ * A slot that has become free waits for its turn behind the others that are:
+ * a new client is not to be taken for the one that has just gone.
+ *
  * Sessions that have ended are freed by the reaper at the end of the turn,
  * when no upcall is running.
  */
@@ -228,6 +231,7 @@ worker_line_moved(struct worker *worker)
  * Clients by number.
  */
 
+/* When none is free. */
 static bool
 worker_grow_slots(struct worker *worker)
 {
@@ -248,7 +252,8 @@ worker_grow_slots(struct worker *worker)
 		return false;
 	worker->free_slots = free_slots;
 	/* Slot 0 is never used: a process id of 0 would look like none. */
-	for (uint32_t i = count; i-- > worker->slot_count;) {
+	worker->free_first = 0;
+	for (uint32_t i = worker->slot_count; i < count; i++) {
 		slots[i] = NULL;
 		if (i > 0)
 			free_slots[worker->free_count++] = i;
@@ -265,7 +270,9 @@ worker_add_client(struct worker *worker, struct client *client)
 	if (worker->free_count == 0 && !worker_grow_slots(worker))
 		return false;
 
-	uint32_t slot = worker->free_slots[--worker->free_count];
+	uint32_t slot = worker->free_slots[worker->free_first];
+	worker->free_first = (worker->free_first + 1) % worker->slot_count;
+	worker->free_count--;
 	worker->slots[slot] = client;
 	client->id = counter++ << PID_BITS | worker->index << SLOT_BITS | slot;
 	return true;
@@ -278,7 +285,8 @@ worker_remove_client(struct worker *worker, struct client *client)
 
 	check(worker->slots[slot] == client);
 	worker->slots[slot] = NULL;
-	worker->free_slots[worker->free_count++] = slot;
+	worker->free_slots[(worker->free_first + worker->free_count++) %
+	    worker->slot_count] = slot;
 	worker->client_count--;
 	worker_note_leaving(worker, client);
 }

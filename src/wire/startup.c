@@ -97,6 +97,7 @@ enum frame_result
 startup_peek(const char *at, size_t len, struct startup *ret,
     size_t *ret_size, const char **ret_why)
 {
+	static const char terminate[] = { 'X', 0, 0, 0, 4 };
 	uint32_t size;
 	const char *why;
 
@@ -105,6 +106,14 @@ startup_peek(const char *at, size_t len, struct startup *ret,
 	if ((unsigned char)at[0] == TLS_HANDSHAKE) {
 		*ret = (struct startup){ .kind = STARTUP_DIRECT_TLS };
 		*ret_size = 0;
+		return FRAME_OK;
+	}
+	if (memcmp(at, terminate, len < sizeof(terminate) ? len :
+	    sizeof(terminate)) == 0) {
+		if (len < sizeof(terminate))
+			return FRAME_MORE;
+		*ret = (struct startup){ .kind = STARTUP_TERMINATE };
+		*ret_size = sizeof(terminate);
 		return FRAME_OK;
 	}
 	/* The first byte already shows most of what is not for us: HTTP. */

@@ -496,6 +496,19 @@ def test_a_cancel_with_a_wrong_key_does_nothing(pgsluice, postgres):
         assert client.shapes(client.until_ready()) == "TDCZ"
 
 
+def test_a_new_client_has_not_the_process_id_of_one_that_has_just_gone(
+        start_pgsluice):
+    """By which the pools of drivers tell connections apart."""
+    pooler = start_pgsluice(workers=1)
+    seen = []
+    for _ in range(20):
+        with pooler.connect() as client:
+            seen.append(client.pid)
+        wait_until(lambda: len(pooler.console("SHOW CLIENTS")) == 1,
+                   "the client has gone")
+    assert len(set(seen)) == 20
+
+
 def test_a_cancel_of_one_that_does_nothing_does_nothing(pgsluice):
     with pgsluice.connect() as client:
         cancel(pgsluice, client.pid, client.key)
@@ -572,6 +585,22 @@ def test_one_idle_too_long_ends_with_57P05_but_not_in_a_transaction(
         assert busy.value("SELECT 7") == "7"
         assert busy.query("COMMIT")[-1].status == "I"
         loses_its_connection(busy, "57P05")
+
+
+def test_a_query_that_comes_while_its_server_is_being_asked_is_not_idle(
+        start_pgsluice, postgres):
+    pooler = start_pgsluice(client_idle_timeout="200ms")
+    with pooler.connect() as client, pooler.connect() as idle, \
+            Slow(postgres) as slow:
+        # the server is asked what is set now, behind the answer
+        assert client.shapes(client.query("SET work_mem = '7MB'")) == "CZ"
+        client.send(wire.query(slow.sql))
+        loses_its_connection(idle, "57P05")
+        assert idle.until_closed() == []
+        with pooler.connect() as later:
+            loses_its_connection(later, "57P05")
+        slow.let_go()
+        assert client.shapes(client.until_ready()) == "TDCZ"
 
 
 @pytest.mark.parametrize("so_far", [
@@ -733,6 +762,14 @@ def test_nonsense_before_login_is_closed_with_08P01(pgsluice, what):
     with wire.Wire.connect(pgsluice.port) as client:
         client.send(BEFORE_LOGIN[what])
         loses_its_connection(client, "08P01")
+
+
+def test_one_that_takes_leave_before_it_has_come_is_told_nothing(pgsluice):
+    """As by Postgres: node-postgres does so when it is told to connect and to
+    end at once, and an error would be an exception that nobody catches."""
+    with wire.Wire.connect(pgsluice.port) as client:
+        client.send(wire.terminate(), wire.startup(user="app"))
+        assert client.until_closed() == []
 
 
 def test_two_encryption_requests_of_a_kind_are_one_too_many(pgsluice):

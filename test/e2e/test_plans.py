@@ -293,3 +293,44 @@ def test_a_type_that_was_made_anew_is_looked_up_anew(stage, portals):
     with pytest.raises(ServerError):
         driver.row(name, "bad")
     assert driver.row(driver.prepare(sql), "bad") == {"n": "1"}
+
+
+@pytest.mark.parametrize("kind", ["transaction", "session"])
+@pytest.mark.parametrize("portals", [False, True])
+def test_who_prepares_beside_a_temporary_table_sees_nothing_of_others(
+        start_pgsluice, postgres, kind, portals):
+    """The server has prepared the same text when another table of that name
+    was there."""
+    sql = "SELECT * FROM pg_temp.brief"
+
+    def story(server):
+        told = []
+        for columns in ("a int", "a text, b int", "c date"):
+            with connect(server, "app", "app") as link:
+                driver = Driver(link, portals)
+                if kind == "transaction":
+                    link.rows("BEGIN")
+                link.rows(f"CREATE TEMP TABLE brief ({columns})")
+                link.rows("INSERT INTO brief DEFAULT VALUES")
+                told += driver.run(driver.prepare(sql))
+                link.rows("DROP TABLE brief")
+                link.rows("CREATE TEMP TABLE brief (z bool)")
+                link.rows("INSERT INTO brief DEFAULT VALUES")
+                told += driver.run(driver.prepare(sql))
+        return told
+
+    assert story(start_pgsluice(default_pool_size=1)) == story(postgres)
+
+
+@pytest.mark.parametrize("portals", [False, True])
+def test_temporary_tables_of_a_kind_cost_no_statement_that_was_there(
+        start_pgsluice, portals):
+    with start_pgsluice(default_pool_size=1).connect() as link:
+        driver = Driver(link, portals)
+        name = driver.prepare("SELECT 7 AS seven")
+        for _ in range(3):
+            link.rows("BEGIN; CREATE TEMP TABLE brief (a int) ON COMMIT DROP")
+            assert driver.run(name) == [{"seven": "7"}]
+            found = link.rows("SELECT count(*) FROM pg_prepared_statements")
+            link.rows("COMMIT")
+        assert found == [["1"]]

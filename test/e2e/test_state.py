@@ -258,6 +258,22 @@ def test_a_bad_startup_parameter_is_told_in_the_words_of_postgres(
     nobody_sees_it(pooler, PARAMETER, 1, postgres)
 
 
+@pytest.mark.parametrize("order", [("options", "client_encoding", "work_mem"),
+                                   ("client_encoding", "work_mem", "options")],
+                         ids=["first", "last"])
+def test_options_of_the_startup_packet_come_before_all_else_of_it(
+        order, pooler_of, postgres):
+    brought = {"options": "-c client_encoding=SQL_ASCII -c work_mem=7MB "
+                          "-c geqo=off",
+               "client_encoding": "UTF8", "work_mem": "8MB"}
+    startup = {name: brought[name] for name in order}
+    ask = ("SELECT " + ", ".join(f"current_setting('{name}')" for name in
+                                 ("client_encoding", "work_mem", "geqo")))
+    for server in (postgres, pooler_of("pool1")):
+        with Session.open(server, **startup) as session:
+            assert session.ask(ask) == [["UTF8", "8MB", "off"]], server.name
+
+
 def test_two_clients_alternate_on_one_server(pooler_of):
     pooler = pooler_of("pool1")
     one = {"work_mem": "7MB", "TimeZone": "Asia/Kabul", "role": "state_role",

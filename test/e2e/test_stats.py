@@ -1,6 +1,7 @@
 """The console's numbers, held against a load of which every byte is known."""
 
 import contextlib
+import time
 
 import pytest
 
@@ -169,6 +170,22 @@ def test_averages_are_those_of_what_was_counted(start_pgsluice):
         seconds = found[f"total_{count}"] / found[f"avg_{average}"]
         assert found["avg_query_count"] == pytest.approx(
             51 / seconds, rel=0.1, abs=1)
+
+
+def test_a_query_that_comes_while_its_server_is_being_asked_takes_its_own_time(
+        start_pgsluice):
+    pgsluice = start_pgsluice()
+    began = time.monotonic()
+    with ledgers(pgsluice, 1) as books:
+        for number in range(20):
+            # the server is asked what is set now, behind the answer
+            books[0].ask(wire.query(f"SET work_mem = '{100 + number}kB'"))
+            books[0].ask(wire.query("SELECT 1"))
+        with pgsluice.connect("stats", "pgsluice") as session:
+            found = row(session, "STATS", database="app")
+    took_us = (time.monotonic() - began) * 1e6
+    assert int(found["total_query_time"]) <= took_us
+    assert int(found["total_xact_time"]) <= took_us
 
 
 def test_waiting_is_counted_where_somebody_waited(start_pgsluice):

@@ -147,6 +147,9 @@ check_packet(const char *at, size_t len)
 	case STARTUP_DIRECT_TLS:
 		check(size == 0);
 		break;
+	case STARTUP_TERMINATE:
+		check(size == 5 && at[0] == 'X');
+		break;
 	}
 	buf_finish(&again);
 }

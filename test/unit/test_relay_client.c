@@ -186,8 +186,8 @@ has_gone(void)
 }
 
 /*
- * The table. Before a login and after the end the types of messages mean
- * nothing, and one outcome is for all.
+ * The table. In a login and after the end the types of messages mean nothing,
+ * and one outcome is for all.
  */
 static const struct situation {
 	void (*enter)(void);
@@ -198,7 +198,23 @@ static const struct situation {
 	enum client_state state;
 } situations[] = {
 	{ login_is_awaited, "login is awaited", "", .state = CLIENT_STARTUP,
-	    .all = ENDS("E08P01") },
+	    .of = {
+		[MESSAGE_Query] = ENDS("E08P01"),
+		[MESSAGE_Parse] = ENDS("E08P01"),
+		[MESSAGE_Bind] = ENDS("E08P01"),
+		[MESSAGE_Describe] = ENDS("E08P01"),
+		[MESSAGE_Execute] = ENDS("E08P01"),
+		[MESSAGE_Close] = ENDS("E08P01"),
+		[MESSAGE_Sync] = ENDS("E08P01"),
+		[MESSAGE_Flush] = ENDS("E08P01"),
+		[MESSAGE_FunctionCall] = ENDS("E08P01"),
+		[MESSAGE_CopyData] = ENDS("E08P01"),
+		[MESSAGE_CopyDone] = ENDS("E08P01"),
+		[MESSAGE_CopyFail] = ENDS("E08P01"),
+		/* But for one who has thought better of it. */
+		[MESSAGE_Terminate] = ENDS(""),
+		[MESSAGE_unknown] = ENDS("E08P01"),
+	} },
 	{ password_is_awaited, "password is awaited", "auth_type = plain\n",
 	    .state = CLIENT_AUTH, .all = ENDS("E08P01") },
 	{ pool_has_no_server_yet, "pool has no server yet", "",

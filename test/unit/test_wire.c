@@ -550,6 +550,10 @@ requests_are_told_apart_by_their_code(void **state)
 	expect_startup((struct span){ BYTES("\x16\3\1\2\0\1") }, FRAME_OK,
 	    &startup);
 	assert_int_equal(startup.kind, STARTUP_DIRECT_TLS);
+	expect_startup((struct span){ BYTES("X\0\0\0\4") }, FRAME_OK,
+	    &startup);
+	assert_int_equal(startup.kind, STARTUP_TERMINATE);
+	expect_startup_bad(BYTES("X\0\0\0\5"));
 }
 
 static void
