@@ -60,6 +60,26 @@ def test_trust_asks_clients_on_this_machine_for_nothing(forced):
         assert client.next() == wire.Message("R", struct.pack("!I", 0))
 
 
+def test_trust_is_for_users_that_are_known(forced):
+    pooler = forced(auth_type="trust")
+    assert is_let_in(pooler, "scram_user", password="wrong", database="app")
+    assert is_refused(pooler, "stranger", database="app")
+    hba(pooler, "host app all 127.0.0.1/32 trust",
+        "local all all scram-sha-256")
+    assert is_let_in(pooler, "scram_user", password="wrong", database="app")
+    assert is_refused(pooler, "stranger", database="app")
+
+
+def test_trust_asks_auth_query_for_who_is_known(start_pgsluice, postgres):
+    pooler = start_pgsluice(
+        databases={"app": to_postgres(postgres)}, auth_type="trust",
+        secrets={user: secret(user) for user in ("admin", "trust_user")},
+        auth_user="trust_user",
+        auth_query="SELECT 'app'::text, 'x'::text WHERE $1 = 'app'")
+    assert is_let_in(pooler, password="wrong")
+    assert is_refused(pooler, "stranger", database="app")
+
+
 def test_trust_is_for_this_machine_only(forced):
     outside = outside_address()
     pooler = forced(auth_type="trust", listen_addr="*")
