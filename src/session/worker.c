@@ -448,9 +448,15 @@ void
 worker_pool_failed(struct worker *worker, struct pool *pool)
 {
 	struct pool_trouble trouble;
+	struct pool_server *place;
 
 	if (pool_is_hopeless(pool, clock_us()))
 		workers_post(worker_tell_trouble, pool);
+	/* Somebody waited for this one, while a server may idle at another
+	 * worker: a new one was to be had faster. */
+	place = pool_pop_wanted(pool);
+	if (place != NULL)
+		server_offer(place);
 	pool_copy_trouble(pool, &trouble);
 	if (trouble.retry_us != 0 &&
 	    trouble.retry_us < worker->tick.deadline_us)
