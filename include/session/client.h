@@ -50,6 +50,9 @@ struct client {
 	struct list node;		/* the worker's list of this state */
 	uint64_t id;			/* never used again; see worker.c */
 	struct pool *pool;		/* NULL before login */
+	struct pool_quota *user;	/* who it is, with a pool: whom it has
+					 * logged in as; its servers may be
+					 * somebody else's */
 	struct server *server;		/* the link; NULL = none */
 	struct relay relay;		/* bytes from this client */
 	struct pool_wait wait;

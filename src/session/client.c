@@ -261,7 +261,7 @@ client_gone(struct client *client)
 	client_move(client, CLIENT_GONE);
 	if (client->joined) {
 		client_count_bytes(client, 0);
-		pool_client_left(client->pool, worker->index);
+		pool_client_left(client->pool, client->user, worker->index);
 		database_client_left(client->pool);
 		process.logged_in--;
 	}
