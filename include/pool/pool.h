@@ -100,6 +100,9 @@ struct pool {
 	struct list all;		/* in the directory, oldest first */
 	_Atomic uint64_t epoch;		/* RECONNECT: servers of older epochs
 					 * are closed when they are free */
+	_Atomic uint64_t replaced;	/* servers of older epochs than this
+					 * are to go even from a session, with
+					 * server_fast_close */
 	_Atomic bool is_created;	/* a client has made its database
 					 * (pool/created.h) */
 	char *database, *user;

@@ -251,7 +251,7 @@ pool_next(struct pool *after)
 static void
 pool_move(struct pool *pool)
 {
-	pool->epoch++;
+	pool->replaced = ++pool->epoch;
 	memset(&pool->trouble, 0, sizeof(pool->trouble));
 }
 

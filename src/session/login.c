@@ -291,6 +291,17 @@ client_login_welcome(struct worker *worker, void *arg)
 	}
 }
 
+/* A copy of the name is told: the login is gone by then. */
+static void
+login_end_naming(struct client *client, enum ending ending, const char *before,
+    const char *name, const char *after)
+{
+	char message[320];
+
+	snprintf(message, sizeof(message), "%s%.200s%s", before, name, after);
+	client_end_as(client, ending, ending_row(ending)->sqlstate, message);
+}
+
 static bool
 login_within_limits(struct client *client)
 {
@@ -298,7 +309,8 @@ login_within_limits(struct client *client)
 	const struct conf_options *o = &client->login->setup->conf->o;
 
 	if (pool->database_quota->disabled) {
-		client_end(client, END_DISABLED, NULL);
+		login_end_naming(client, END_DISABLED, "database \"",
+		    pool->database, "\" is disabled");
 	} else if (process.logged_in > o->max_client_conn) {
 		client_end(client, END_CLIENT_LIMIT, NULL);
 	} else if (pool->database_quota->max_clients > 0 &&
@@ -330,17 +342,6 @@ login_console(struct client *client)
 	loop_timer_clear(&client->timer);
 	client_move(client, CLIENT_CONSOLE);
 	process.console_enter(client);
-}
-
-/* A copy of the name is told: the login is gone by then. */
-static void
-login_no_database(struct client *client)
-{
-	char message[320];
-
-	snprintf(message, sizeof(message), "no such database: %.200s",
-	    client->login->database);
-	client_end_as(client, END_NO_DATABASE, "3D000", message);
 }
 
 /* By `any` it may have said any name: none of those is kept. */
@@ -376,7 +377,8 @@ login_verified(struct client *client)
 	db = created_find_entry(setup->conf, span_of(login->database),
 	    span_of(login->user));
 	if (db == NULL) {
-		login_no_database(client);
+		login_end_naming(client, END_NO_DATABASE,
+		    "no such database: ", login->database, "");
 		return;
 	}
 	if (!login_find_pool(client, db)) {
@@ -398,8 +400,6 @@ login_verified(struct client *client)
 	}
 	login_welcome(client);
 }
-
-/* The exchange. */
 
 static void login_act(struct client *client, enum login_step step,
     struct buf *out);

@@ -183,6 +183,17 @@ def test_min_pool_size_needs_no_client_where_the_user_is_forced(
     wait_pool(pooler, sv_idle=2)
 
 
+def test_min_pool_size_of_a_forced_user_waits_for_nobody(
+        start_pgsluice, postgres):
+    entry = (f"host=127.0.0.1 port={postgres.port} dbname=app"
+             f" user=app password={secret('app')} min_pool_size=")
+    pooler = start_pgsluice(databases={"app": entry + "2"})
+    wait_pool(pooler, sv_idle=2)
+    pooler.databases["other"] = entry + "1"
+    pooler.reload()
+    wait_pool(pooler, database="other", sv_idle=1)
+
+
 def test_the_reserve_is_for_those_who_have_waited(start_pgsluice):
     pooler = start_pgsluice(default_pool_size=1, reserve_pool_size=1,
                             reserve_pool_timeout="100ms")
