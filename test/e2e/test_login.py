@@ -480,6 +480,29 @@ def test_rules_may_ask_for_certificates_and_map_their_names(forced,
     assert is_refused(pooler, password="x", tls=mine)
 
 
+@pytest.mark.parametrize("sslmode", ["prefer", "require"])
+def test_a_rule_may_want_a_certificate_where_the_mode_does_not(
+        forced, authority, sslmode):
+    pooler = forced(secrets={**all_of("plain"), "cert_user": ""},
+                    **client_tls(authority, sslmode))
+    write(pooler.path("hba.conf"), [
+        "hostssl app cert_user all cert",
+        "hostssl app app all scram-sha-256"])
+    pooler.settings.update(auth_type="hba",
+                           auth_hba_file=pooler.path("hba.conf"))
+    pooler.write_files()
+    pooler.send_signal(signal.SIGHUP)
+    mine = holding(authority, "cert_user")
+    wait_until(lambda: is_let_in_by_now(pooler, "cert_user", "none",
+                                        tls=mine),
+               "the new rules in force")
+    assert is_refused(pooler, "cert_user", tls=trusting())
+    assert is_refused(pooler, "cert_user",
+                      tls=holding(authority, "stranger"))
+    assert is_let_in(pooler, tls=trusting())
+    assert is_let_in(pooler, tls=mine)
+
+
 # auth_query
 
 @pytest.fixture(name="asked")
