@@ -45,11 +45,12 @@ struct login_about {
 
 struct login *login_create(const struct login_about *about); /* NULL: OOM */
 void login_destroy(struct login *login);	/* wipes; takes NULL */
-/* First step: TRUST gives OK at once, others NEED_SECRET. */
+/* First step: ANY gives OK at once, others NEED_SECRET. */
 enum login_step login_begin(struct login *login, struct buf *out);
 /* The answer to NEED_SECRET; copied. NULL or SECRET_NONE: no such user, or
  * one who cannot log in: the exchange goes on as a mock and fails at its end,
- * in the same time. CERT and PEER need no secret, but a user: NULL fails. */
+ * in the same time. CERT, PEER and TRUST need no secret, but a user: NULL
+ * fails. */
 enum login_step login_secret(struct login *login, const struct secret *secret,
     struct buf *out);
 /* A 'p' message's body. */

@@ -43,6 +43,7 @@ void users_cache(struct span database, struct span user,
 /* A login failed with this answer: may it be asked again now? At most once
  * in a while for a user; forgets the answer if so. */
 bool users_cache_refresh(struct span database, struct span user);
+/* Another configuration may ask another question. */
 void users_cache_clear(void);
 
 #endif

@@ -100,6 +100,9 @@ struct pool {
 	struct list all;		/* in the directory, oldest first */
 	_Atomic uint64_t epoch;		/* RECONNECT: servers of older epochs
 					 * are closed when they are free */
+	_Atomic uint64_t replaced;	/* servers of older epochs than this
+					 * are to go even from a session, with
+					 * server_fast_close */
 	_Atomic bool is_created;	/* a client has made its database
 					 * (pool/created.h) */
 	char *database, *user;
@@ -149,15 +152,20 @@ void pool_configure_again(struct pool *pool, struct conf *conf);
 struct pool_quota *pool_quota_find(struct span name, bool of_user);
 /* A database's, made if nobody has used it yet. NULL: out of memory. */
 struct pool_quota *pool_quota_get(struct span database);
+/* A user's, made likewise. `conf` as for pool_configure_again(). */
+struct pool_quota *pool_user_get(const struct conf *conf, struct span user);
 struct pool_quota *pool_quota_next(struct pool_quota *after, bool of_user);
 
 /* The limits in force. */
 unsigned pool_size(const struct pool *pool);
 enum pool_mode pool_mode(const struct pool *pool);
 
-/* A client logged in or left. */
-void pool_client_joined(struct pool *pool, unsigned worker);
-void pool_client_left(struct pool *pool, unsigned worker);
+/* A client logged in or left. It counts for who it has logged in as, whoever
+ * the pool's servers are. */
+void pool_client_joined(struct pool *pool, struct pool_quota *user,
+    unsigned worker);
+void pool_client_left(struct pool *pool, struct pool_quota *user,
+    unsigned worker);
 unsigned pool_clients(const struct pool *pool);
 
 enum pool_taken {

@@ -50,6 +50,9 @@ struct client {
 	struct list node;		/* the worker's list of this state */
 	uint64_t id;			/* never used again; see worker.c */
 	struct pool *pool;		/* NULL before login */
+	struct pool_quota *user;	/* who it is, with a pool: whom it has
+					 * logged in as; its servers may be
+					 * somebody else's */
 	struct server *server;		/* the link; NULL = none */
 	struct relay relay;		/* bytes from this client */
 	struct pool_wait wait;
@@ -73,6 +76,8 @@ struct client {
 	uint64_t request_us;		/* when the last request came */
 	uint64_t state_us;		/* clock_us() when the state began */
 	uint64_t query_us;		/* when the query began; 0 = none */
+	uint64_t stopped_us;		/* query_us of one that had its time
+					 * and was cancelled */
 	uint64_t xact_us;		/* when the transaction began */
 	uint64_t idle_us;		/* when the transaction went idle */
 	uint64_t sent_counted;		/* of s.sent: in the pool's sum */

@@ -36,6 +36,8 @@ void link_rest(struct client *client);
 bool link_stir(struct client *client);
 /* Is the transaction over, and nothing under way in either direction? */
 bool link_is_over(const struct client *client);
+/* Is its session to end because the server is to be replaced? */
+bool link_is_replaced(const struct client *client);
 /* The transaction is over: both go their ways. */
 void link_part(struct client *client);
 /* Takes the two apart, and no more. */

@@ -114,6 +114,11 @@ void worker_line_moved(struct worker *worker);
 void workers_configure(struct setup *setup);
 /* Shutdown: from STAYING on. */
 void workers_leave(enum leaving how);
+/* Makes the pools that are to have servers (min_pool_size) before anybody has
+ * come: those of entries with a user of their own. */
+void workers_prepare(struct conf *conf);
+/* Servers were replaced: sessions that still hold one end, if they may. */
+void worker_end_replaced(struct worker *worker, void *unused);
 
 /* The client with this id, if it still is; on its worker's thread only. */
 struct client *worker_find_client(struct worker *worker, uint64_t id);

@@ -492,10 +492,14 @@ void
 gate_reconnect(struct client *client, const struct command *command)
 {
 	struct pool_quota *quota;
+	struct pool *pool = NULL;
 
 	if (!find_database(client, command, &quota))
 		return;
 	retire_servers(quota);
+	while ((pool = pool_next_of(pool, quota)) != NULL)
+		pool->replaced = pool->epoch;
+	workers_post(worker_end_replaced, NULL);
 	answer_done(client, "RECONNECT");
 }
 

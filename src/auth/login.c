@@ -4,14 +4,14 @@
  *
  *	              login_begin
  *	AT_START ----------------------> AT_SECRET        (NEED_SECRET)
- *	   | TRUST, ANY: AT_DONE             | login_secret
+ *	   | ANY: AT_DONE                    | login_secret
  *	   | REJECT: AT_FAILED               |
  *	                                     +-> AT_PASSWORD   PLAIN
  *	                                     +-> AT_MD5        MD5
  *	                                     +-> AT_SASL_FIRST SCRAM, and MD5
  *	                                     |        |        with a verifier
  *	                                     |   AT_SASL_FINAL
- *	                                     +-> AT_DONE       CERT, PEER
+ *	                                     +-> AT_DONE       CERT, PEER, TRUST
  *
  *	AT_PASSWORD, AT_SASL_FINAL -> AT_WORK (NEED_WORK) -> AT_DONE, AT_FAILED
  *
@@ -188,7 +188,7 @@ login_begin(struct login *login, struct buf *out)
 		return login_fail(login, "login begun twice");
 	if (login->method == LOGIN_REJECT)
 		return login_fail(login, "rejected by a rule");
-	if (login->method == LOGIN_TRUST || login->method == LOGIN_ANY)
+	if (login->method == LOGIN_ANY)
 		return login_done(login);
 	login->at = AT_SECRET;
 	return LOGIN_NEED_SECRET;
@@ -316,6 +316,14 @@ login_ask_sasl(struct login *login, struct buf *out)
 	return step;
 }
 
+/* The methods that ask for no secret, but for somebody whom we know. */
+static bool
+login_needs_user_only(const struct login *login)
+{
+	return login->method == LOGIN_CERT || login->method == LOGIN_PEER ||
+	    login->method == LOGIN_TRUST;
+}
+
 enum login_step
 login_secret(struct login *login, const struct secret *secret,
     struct buf *out)
@@ -323,10 +331,10 @@ login_secret(struct login *login, const struct secret *secret,
 	check_magic(login, LOGIN_MAGIC);
 	if (login->at != AT_SECRET)
 		return login_fail(login, "secret out of turn");
-	if (login->method == LOGIN_CERT || login->method == LOGIN_PEER) {
+	if (login_needs_user_only(login)) {
 		if (secret == NULL)
 			return login_fail(login, "no such user");
-		if (!login->is_proved)
+		if (login->method != LOGIN_TRUST && !login->is_proved)
 			return login_fail(login, "proved to be somebody else");
 		return login_done(login);
 	}

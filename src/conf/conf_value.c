@@ -514,6 +514,9 @@ conf_option_at(unsigned index)
 int
 conf_option_find(struct span name)
 {
+	/* PgBouncer's other name for it. */
+	if (span_is(name, "service_name"))
+		name = SPAN("job_name");
 	for (unsigned i = 0; i < OPTION_COUNT; i++)
 		if (span_is(name, options[i].field.name))
 			return (int)i;
@@ -533,7 +536,7 @@ conf_missing_find(struct span name, struct span value)
 	static const struct { const char *name, *off; } missing[] = {
 		{ "auth_ldap_options", "" }, { "dns_zone_check_period", "0" },
 		{ "login_notify_message", "" }, { "peer_id", "0" },
-		{ "resolv_conf", "" }, { "service_name", "pgbouncer" },
+		{ "resolv_conf", "" },
 	};
 
 	for (size_t i = 0; i < sizeof(missing) / sizeof(missing[0]); i++)

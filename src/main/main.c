@@ -523,6 +523,7 @@ make_workers(struct setup *setup)
 		if (process.worker[i] == NULL)
 			fail("cannot make worker: %s", strerror(errno));
 	}
+	workers_prepare(setup->conf);
 }
 
 static void

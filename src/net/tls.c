@@ -710,7 +710,8 @@ stream_tls_is_verified(const struct stream *s)
 {
 	const struct tls_link *link = s->tls;
 
-	return link != NULL && link->open && tls_ctx_verifies(link->ctx) &&
+	return link != NULL && link->open &&
+	    (SSL_get_verify_mode(link->ssl) & SSL_VERIFY_PEER) != 0 &&
 	    SSL_get0_peer_certificate(link->ssl) != NULL &&
 	    SSL_get_verify_result(link->ssl) == X509_V_OK;
 }

@@ -330,14 +330,17 @@ select_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len,
 	return SSL_TLSEXT_ERR_OK;
 }
 
+/* Where no mode demands one, a rule of auth_hba_file may: those who have one
+ * then bring it, and only a bad one is refused. */
 static bool
-ask_for_client_certificate(SSL_CTX *ssl, const char *ca_file, char *why,
+ask_for_client_certificate(struct tls_ctx *ctx, const char *ca_file, char *why,
     size_t why_size)
 {
+	SSL_CTX *ssl = ctx->ssl;
 	STACK_OF(X509_NAME) *names;
 
-	SSL_CTX_set_verify(ssl,
-	    SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+	SSL_CTX_set_verify(ssl, tls_ctx_verifies(ctx) ? SSL_VERIFY_PEER |
+	    SSL_VERIFY_FAIL_IF_NO_PEER_CERT : SSL_VERIFY_PEER, NULL);
 	if (strcmp(ca_file, "system") == 0)
 		return true;
 	/* Tells the client which of its certificates will do. */
@@ -366,7 +369,7 @@ tls_ctx_create_server(const struct tls_settings *settings, char *why,
 	SSL_CTX_set_num_tickets(ctx->ssl, 0);
 	SSL_CTX_set_session_cache_mode(ctx->ssl, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_alpn_select_cb(ctx->ssl, select_alpn, NULL);
-	if (tls_ctx_verifies(ctx) && !ask_for_client_certificate(ctx->ssl,
+	if (is_set(settings->ca_file) && !ask_for_client_certificate(ctx,
 	    settings->ca_file, why, why_size)) {
 		tls_ctx_unref(ctx);
 		return NULL;

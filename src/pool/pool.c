@@ -117,15 +117,25 @@ quota_get(bool of_user, struct span name)
 	return quota;
 }
 
+static void
+user_configure(struct pool_quota *quota, const struct conf *conf)
+{
+	const struct conf_user *user =
+	    conf_find_user(conf, span_of(quota->name));
+	int servers = user != NULL ? user->max_user_connections : -1;
+	int clients = user != NULL ? user->max_user_client_connections : -1;
+
+	quota->max_servers =
+	    servers >= 0 ? servers : conf->o.max_user_connections;
+	quota->max_clients =
+	    clients >= 0 ? clients : conf->o.max_user_client_connections;
+}
+
 /* Under the pool's lock, or before anybody else knows the pool. */
 static void
 pool_configure(struct pool *pool, struct conf *conf,
     const struct conf_database *db)
 {
-	const struct conf_user *user =
-	    conf_find_user(conf, span_of(pool->user));
-	int per_user = user != NULL ? user->max_user_connections : -1;
-	int clients = user != NULL ? user->max_user_client_connections : -1;
 	struct target *target;
 
 	conf_ref(conf);
@@ -138,13 +148,10 @@ pool_configure(struct pool *pool, struct conf *conf,
 	target = target_get(db, span_of(pool->database));
 	if (target != NULL)
 		pool->target = target;
-	pool->conf_user = user;
+	pool->conf_user = conf_find_user(conf, span_of(pool->user));
 	pool->database_quota->max_servers = db->max_db_connections;
 	pool->database_quota->max_clients = db->max_db_client_connections;
-	pool->user_quota->max_servers =
-	    per_user >= 0 ? per_user : conf->o.max_user_connections;
-	pool->user_quota->max_clients =
-	    clients >= 0 ? clients : conf->o.max_user_client_connections;
+	user_configure(pool->user_quota, conf);
 }
 
 static void
@@ -244,7 +251,7 @@ pool_next(struct pool *after)
 static void
 pool_move(struct pool *pool)
 {
-	pool->epoch++;
+	pool->replaced = ++pool->epoch;
 	memset(&pool->trouble, 0, sizeof(pool->trouble));
 }
 
@@ -268,12 +275,16 @@ pool_reconfigure(struct pool *pool, struct conf *conf)
 void
 pools_configure(struct conf *conf)
 {
+	struct hash_node *node = NULL;
 	struct pool *pool = NULL;
 
 	pthread_mutex_lock(&directory.lock);
 	if (directory.conf != NULL)
 		conf_unref(directory.conf);
 	directory.conf = conf_ref(conf);
+	while ((node = hash_walk(&directory.quotas[true], node)) != NULL)
+		user_configure(container_of(node, struct pool_quota, by_name),
+		    conf);
 	pthread_mutex_unlock(&directory.lock);
 	while ((pool = pool_next(pool)) != NULL)
 		pool_reconfigure(pool, conf);
@@ -308,6 +319,18 @@ pool_quota_get(struct span database)
 }
 
 struct pool_quota *
+pool_user_get(const struct conf *conf, struct span user)
+{
+	pthread_mutex_lock(&directory.lock);
+	struct pool_quota *quota = quota_get(true, user);
+	if (quota != NULL)
+		user_configure(quota, directory.conf != NULL ?
+		    directory.conf : conf);
+	pthread_mutex_unlock(&directory.lock);
+	return quota;
+}
+
+struct pool_quota *
 pool_quota_next(struct pool_quota *after, bool of_user)
 {
 	pthread_mutex_lock(&directory.lock);
@@ -318,9 +341,7 @@ pool_quota_next(struct pool_quota *after, bool of_user)
 	    container_of(node, struct pool_quota, by_name);
 }
 
-/*
- * The limits.
- */
+/* The limits. */
 
 unsigned
 pool_size(const struct pool *pool)
@@ -475,19 +496,21 @@ pool_release(struct pool *pool)
  */
 
 void
-pool_client_joined(struct pool *pool, unsigned worker)
+pool_client_joined(struct pool *pool, struct pool_quota *user,
+    unsigned worker)
 {
 	pool->shard[worker].clients++;
 	pool->database_quota->clients++;
-	pool->user_quota->clients++;
+	user->clients++;
 }
 
 void
-pool_client_left(struct pool *pool, unsigned worker)
+pool_client_left(struct pool *pool, struct pool_quota *user,
+    unsigned worker)
 {
 	pool->shard[worker].clients--;
 	pool->database_quota->clients--;
-	pool->user_quota->clients--;
+	user->clients--;
 }
 
 unsigned
@@ -846,9 +869,7 @@ pool_evict(struct pool *pool, struct pool **ret_pool)
 	return NULL;
 }
 
-/*
- * For SHOW and the like.
- */
+/* For SHOW and the like. */
 
 void
 pool_copy_trouble(struct pool *pool, struct pool_trouble *ret)

@@ -261,7 +261,7 @@ client_gone(struct client *client)
 	client_move(client, CLIENT_GONE);
 	if (client->joined) {
 		client_count_bytes(client, 0);
-		pool_client_left(client->pool, worker->index);
+		pool_client_left(client->pool, client->user, worker->index);
 		database_client_left(client->pool);
 		process.logged_in--;
 	}
@@ -564,6 +564,35 @@ client_waiting_timer(struct client *client,
 	client_arm(client);
 }
 
+/*
+ * query_timeout. The query is cancelled, and the server's own error answers the
+ * client. If there is none, because the server is not to be reached any more,
+ * it is no use to wait on: the same time is then over once more, of which only
+ * cancel_wait_timeout was left.
+ */
+static void
+client_query_over(struct client *client, uint64_t limit_us)
+{
+	uint64_t left_us =
+	    client->worker->setup->conf->o.cancel_wait_timeout_us;
+	char prefix[512];
+
+	if (client->stopped_us == client->query_us) {
+		client_end(client, END_QUERY_TIMEOUT,
+		    "the server did not answer the cancel request");
+		return;
+	}
+	log_line(LOG_LEVEL_LOG, client_prefix(client, prefix, sizeof(prefix)),
+	    "query_timeout: cancelling a query after %llu ms",
+	    (unsigned long long)(clock_us() - client->query_us) / 1000);
+	cancel_server(client->server);
+	if (left_us == 0 || left_us > limit_us)
+		left_us = limit_us;
+	client->query_us = clock_us() - limit_us + left_us;
+	client->stopped_us = client->query_us;
+	client_arm(client);
+}
+
 static void
 client_active_timer(struct client *client,
     const struct client_limits *limits)
@@ -575,10 +604,7 @@ client_active_timer(struct client *client,
 		client_end(client, client->in_transaction ?
 		    END_IDLE_TX_TIMEOUT : END_CLIENT_IDLE_TIMEOUT, NULL);
 	} else if (is_over(client->query_us, limits->query_us)) {
-		/* The server's own error answers the client. */
-		cancel_server(client->server);
-		client->query_us = clock_us();
-		client_arm(client);
+		client_query_over(client, limits->query_us);
 	} else {
 		client_arm(client);
 	}

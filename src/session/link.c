@@ -357,7 +357,18 @@ link_is_over(const struct client *client)
 	    server->pins == 0 && pool_mode(client->pool) != POOL_SESSION :
 	    (pool_mode(client->pool) != POOL_SESSION && server->pins == 0 &&
 	    server->hears == HEARS_NOTHING) ||
-	    client_should_leave(client));
+	    client_should_leave(client) || link_is_replaced(client));
+}
+
+bool
+link_is_replaced(const struct client *client)
+{
+	const struct server *server = client->server;
+
+	return server->worker->setup->conf->o.server_fast_close &&
+	    server->epoch < client->pool->replaced &&
+	    server->migrant == NULL &&
+	    pool_mode(client->pool) == POOL_SESSION;
 }
 
 void
@@ -460,6 +471,7 @@ link_part(struct client *client)
 	bool reset = o->server_reset_query[0] != '\0' &&
 	    (o->server_reset_query_always ||
 	    pool_mode(client->pool) == POOL_SESSION);
+	bool replaced = link_is_replaced(client);
 
 	reset = reset || state_is_unclean(server);
 	link_undo(client);
@@ -473,6 +485,8 @@ link_part(struct client *client)
 	channels_tell_later(client);
 	if (client_should_leave(client))
 		client_end(client, END_SHUTDOWN, NULL);
+	else if (replaced)
+		client_end(client, END_REPLACED, NULL);
 	else
 		client_arm(client);
 }

@@ -74,6 +74,7 @@ struct client_login {
 	bool welcome_wanted;		/* counted in the pool */
 	bool from_query;		/* the secret is auth_query's */
 	bool refreshed;
+	bool is_anybody;		/* auth_type is `any` */
 	unsigned tries;			/* servers lost over the parameters */
 	struct vars *brought;		/* they; NULL: not tried */
 };
@@ -108,7 +109,7 @@ const char *
 client_user(const struct client *client)
 {
 	if (client->pool != NULL)
-		return client->pool->user;
+		return client->user->name;
 	if (client->console_user != NULL)
 		return client->console_user;
 	return client->login != NULL && client->login->user != NULL ?
@@ -142,9 +143,7 @@ is_console(const char *database)
 	    strcmp(database, "pgbouncer") == 0;
 }
 
-/*
- * The end of the way: the pool, its limits, its welcome.
- */
+/* The end of the way: the pool, its limits, its welcome. */
 
 static void
 login_finish(struct client *client, const struct pool_welcome *welcome)
@@ -162,7 +161,7 @@ login_finish(struct client *client, const struct pool_welcome *welcome)
 	if (client->login->setup->conf->o.log_connections)
 		log_line(LOG_LEVEL_LOG, client_prefix(client, prefix,
 		    sizeof(prefix)), "login attempt: db=%s user=%s tls=%s",
-		    client->pool->database, client->pool->user,
+		    client->pool->database, client->user->name,
 		    client->s.tls != NULL ? "yes" : "no");
 	struct stat_block *stat =
 	    &client->pool->shard[client->worker->index].stat;
@@ -292,6 +291,17 @@ client_login_welcome(struct worker *worker, void *arg)
 	}
 }
 
+/* A copy of the name is told: the login is gone by then. */
+static void
+login_end_naming(struct client *client, enum ending ending, const char *before,
+    const char *name, const char *after)
+{
+	char message[320];
+
+	snprintf(message, sizeof(message), "%s%.200s%s", before, name, after);
+	client_end_as(client, ending, ending_row(ending)->sqlstate, message);
+}
+
 static bool
 login_within_limits(struct client *client)
 {
@@ -299,14 +309,15 @@ login_within_limits(struct client *client)
 	const struct conf_options *o = &client->login->setup->conf->o;
 
 	if (pool->database_quota->disabled) {
-		client_end(client, END_DISABLED, NULL);
+		login_end_naming(client, END_DISABLED, "database \"",
+		    pool->database, "\" is disabled");
 	} else if (process.logged_in > o->max_client_conn) {
 		client_end(client, END_CLIENT_LIMIT, NULL);
 	} else if (pool->database_quota->max_clients > 0 &&
 	    pool->database_quota->clients > pool->database_quota->max_clients){
 		client_end(client, END_DATABASE_LIMIT, NULL);
-	} else if (pool->user_quota->max_clients > 0 &&
-	    pool->user_quota->clients > pool->user_quota->max_clients) {
+	} else if (client->user->max_clients > 0 &&
+	    client->user->clients > client->user->max_clients) {
 		client_end(client, END_USER_LIMIT, NULL);
 	} else {
 		return true;
@@ -333,15 +344,21 @@ login_console(struct client *client)
 	process.console_enter(client);
 }
 
-/* A copy of the name is told: the login is gone by then. */
-static void
-login_no_database(struct client *client)
+/* By `any` it may have said any name: none of those is kept. */
+static bool
+login_find_pool(struct client *client, const struct conf_database *db)
 {
-	char message[320];
+	struct client_login *login = client->login;
+	struct conf *conf = login->setup->conf;
+	struct pool *pool = pool_get(conf, db, span_of(login->database),
+	    span_of(db->user != NULL ? db->user : login->user));
 
-	snprintf(message, sizeof(message), "no such database: %.200s",
-	    client->login->database);
-	client_end_as(client, END_NO_DATABASE, "3D000", message);
+	if (pool != NULL)
+		client->user = db->user == NULL || login->is_anybody ?
+		    pool->user_quota :
+		    pool_user_get(conf, span_of(login->user));
+	client->pool = client->user != NULL ? pool : NULL;
+	return client->pool != NULL;
 }
 
 /* The client is who it says. Sets its identity, here and nowhere else. */
@@ -360,19 +377,18 @@ login_verified(struct client *client)
 	db = created_find_entry(setup->conf, span_of(login->database),
 	    span_of(login->user));
 	if (db == NULL) {
-		login_no_database(client);
+		login_end_naming(client, END_NO_DATABASE,
+		    "no such database: ", login->database, "");
 		return;
 	}
-	client->pool = pool_get(setup->conf, db, span_of(login->database),
-	    span_of(db->user != NULL ? db->user : login->user));
-	if (client->pool == NULL) {
+	if (!login_find_pool(client, db)) {
 		client_end(client, END_NO_MEMORY, NULL);
 		return;
 	}
 	client->migrates = migrant_declared(client);
 	client->joined = true;
 	process.logged_in++;
-	pool_client_joined(client->pool, client->worker->index);
+	pool_client_joined(client->pool, client->user, client->worker->index);
 	if (!login_within_limits(client))
 		return;
 	/* What it proved may open servers, where nothing else was given. */
@@ -384,10 +400,6 @@ login_verified(struct client *client)
 	}
 	login_welcome(client);
 }
-
-/*
- * The exchange.
- */
 
 static void login_act(struct client *client, enum login_step step,
     struct buf *out);
@@ -631,6 +643,7 @@ login_begin_exchange(struct client *client)
 	if (login_system_name(client, about.method, name, sizeof(name)) &&
 	    hba_map_allows(login->setup->hba, map, span_of(name), about.user))
 		about.proved_name = about.user;
+	login->is_anybody = about.method == LOGIN_ANY;
 	login->exchange = login_create(&about);
 	if (login->exchange == NULL) {
 		client_end(client, END_NO_MEMORY, NULL);

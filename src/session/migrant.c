@@ -483,6 +483,7 @@ migrant_declared(const struct client *client)
 		return client->migrates;
 	if (client->pool->db->migrate ||
 	    conf_list_has(o->migration_users, span_of(client_user(client))) ||
+	    conf_list_has(o->migration_users, span_of(client->pool->user)) ||
 	    (application.len > 0 &&
 	    conf_list_has(o->migration_applications, application)))
 		return tool_of(TOOL_DECLARED);

@@ -24,6 +24,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "auth/users.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -456,9 +457,15 @@ void
 worker_pool_failed(struct worker *worker, struct pool *pool)
 {
 	struct pool_trouble trouble;
+	struct pool_server *place;
 
 	if (pool_is_hopeless(pool, clock_us()))
 		workers_post(worker_tell_trouble, pool);
+	/* Somebody waited for this one, while a server may idle at another
+	 * worker: a new one was to be had faster. */
+	place = pool_pop_wanted(pool);
+	if (place != NULL)
+		server_offer(place);
 	pool_copy_trouble(pool, &trouble);
 	if (trouble.retry_us != 0 &&
 	    trouble.retry_us < worker->tick.deadline_us)
@@ -569,6 +576,28 @@ worker_arm_all(struct worker *worker)
 		server_look(container_of(node, struct server, node));
 }
 
+static struct client *
+worker_find_replaced(struct worker *worker)
+{
+	list_each(node, &worker->clients[CLIENT_ACTIVE]) {
+		struct client *client =
+		    container_of(node, struct client, node);
+		if (link_is_replaced(client) && link_is_over(client))
+			return client;
+	}
+	return NULL;
+}
+
+void
+worker_end_replaced(struct worker *worker, void *unused)
+{
+	struct client *client;
+
+	(void)unused;
+	while ((client = worker_find_replaced(worker)) != NULL)
+		client_end(client, END_REPLACED, NULL);
+}
+
 static void
 worker_configure(struct worker *worker, void *arg)
 {
@@ -579,7 +608,22 @@ worker_configure(struct worker *worker, void *arg)
 	worker->setup_max_clients = setup->conf->o.max_client_conn;
 	worker_retire_idle(worker);
 	worker_arm_all(worker);
+	worker_end_replaced(worker, NULL);
 	worker_check_pools(worker);
+}
+
+void
+workers_prepare(struct conf *conf)
+{
+	struct hash_node *node = NULL;
+
+	while ((node = hash_walk(&conf->databases, node)) != NULL) {
+		const struct conf_database *db =
+		    container_of(node, struct conf_database, by_name);
+		if (db->user != NULL && db->min_pool_size > 0)
+			pool_get(conf, db, span_of(db->name),
+			    span_of(db->user));
+	}
 }
 
 void
@@ -588,6 +632,8 @@ workers_configure(struct setup *setup)
 	/* Pools first: until the last worker has the new setup, its old one
 	 * keeps alive what a pool may have pointed to a moment ago. */
 	pools_configure(setup->conf);
+	users_cache_clear();
+	workers_prepare(setup->conf);
 	for (unsigned i = 0; i < process.worker_count; i++)
 		if (!worker_post(process.worker[i], worker_configure,
 		    setup_ref(setup)))
@@ -595,13 +641,17 @@ workers_configure(struct setup *setup)
 	setup_unref(setup);
 }
 
-/* A client in a transaction, or in line for one, may finish it. */
+/* A client in a transaction may finish it; one in line for its first may have
+ * that, unless none is begun any more. */
 static bool
 client_may_stay(const struct client *client)
 {
-	return process.leaving < LEAVING_NOW &&
-	    (client->state == CLIENT_WAITING ||
-	    (client->state == CLIENT_ACTIVE && !link_is_over(client)));
+	if (process.leaving == LEAVING_NOW)
+		return false;
+	if (client->state == CLIENT_WAITING)
+		return process.leaving < LEAVING_SERVERS ||
+		    client->migrant != NULL;
+	return client->state == CLIENT_ACTIVE && !link_is_over(client);
 }
 
 static void

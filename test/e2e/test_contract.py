@@ -1,6 +1,7 @@
 """What clients are told: a test for every row of the table in doc/errors.md,
 by the SQLSTATE, whether the connection stays, and what comes after it."""
 
+import os
 import re
 import resource
 import signal
@@ -700,10 +701,10 @@ def test_sigint_lets_transactions_finish_and_no_new_one_begin(
         waiting.send(wire.query("SELECT 1"))
         wait_in_line(pooler, 1)
         pooler.send_signal(signal.SIGINT)
+        loses_its_connection(waiting, "57P01")
         busy.rows("SELECT 1")
         busy.send(wire.query("COMMIT"))
         assert busy.shapes(busy.until_closed()) == "CZE"
-        loses_its_connection(waiting, "57P01")
         assert pooler.wait_end() == 0
 
 
@@ -907,3 +908,57 @@ def test_without_descriptors_who_is_in_stays_and_others_wait(
         with pooler.connect() as other:
             assert other.value("SELECT 7") == "7"
     free_again(pooler)
+
+
+# query_timeout, where the server does not answer
+
+def test_over_query_timeout_a_dead_server_is_given_up(start, start_pgsluice):
+    pooler = start_pgsluice(start(Postgres), query_timeout="300ms",
+                            cancel_wait_timeout="200ms")
+    with pooler.connect() as client:
+        pid = int(backend(client))
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            client.send(wire.query("SELECT pg_sleep(60)"))
+            fields = loses_its_connection(client, "57014")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    assert fields["M"] == "query_timeout"
+    assert "query_timeout: cancelling a query after" in pooler.log()
+    with pooler.connect() as client:
+        assert client.value("SELECT 1") == "1"
+
+
+# server_fast_close
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_replaced_server_ends_its_session_with_server_fast_close(
+        start_pgsluice, fast):
+    pooler = start_pgsluice(pool_mode="session", server_fast_close=fast)
+    with pooler.connect() as idle, holding(pooler) as busy:
+        pid = backend(idle)
+        pooler.console("RECONNECT")
+        assert busy.value("SELECT 2") == "2"
+        if fast:
+            fields = loses_its_connection(idle, "57P01")
+            assert fields["M"] == "database configuration changed"
+            busy.send(wire.query("COMMIT"))
+            assert busy.shapes(busy.until_closed()) == "CZE"
+        else:
+            assert backend(idle) == pid
+            busy.rows("COMMIT")
+            assert busy.value("SELECT 3") == "3"
+
+
+def test_a_session_goes_on_over_pause_with_server_fast_close(start_pgsluice):
+    pooler = start_pgsluice(pool_mode="session", server_fast_close=True)
+    with pooler.connect() as client:
+        pid = backend(client)
+        with pooler.connect("admin", "pgsluice") as admin:
+            admin.send(wire.query("PAUSE"))
+            wait_until(lambda: any(
+                row["key"] == "paused" and row["value"] == "yes"
+                for row in pooler.console("SHOW STATE")), "paused")
+            assert backend(client) == pid
+            pooler.console("RESUME")
+        assert backend(client) == pid

@@ -60,6 +60,26 @@ def test_trust_asks_clients_on_this_machine_for_nothing(forced):
         assert client.next() == wire.Message("R", struct.pack("!I", 0))
 
 
+def test_trust_is_for_users_that_are_known(forced):
+    pooler = forced(auth_type="trust")
+    assert is_let_in(pooler, "scram_user", password="wrong", database="app")
+    assert is_refused(pooler, "stranger", database="app")
+    hba(pooler, "host app all 127.0.0.1/32 trust",
+        "local all all scram-sha-256")
+    assert is_let_in(pooler, "scram_user", password="wrong", database="app")
+    assert is_refused(pooler, "stranger", database="app")
+
+
+def test_trust_asks_auth_query_for_who_is_known(start_pgsluice, postgres):
+    pooler = start_pgsluice(
+        databases={"app": to_postgres(postgres)}, auth_type="trust",
+        secrets={user: secret(user) for user in ("admin", "trust_user")},
+        auth_user="trust_user",
+        auth_query="SELECT 'app'::text, 'x'::text WHERE $1 = 'app'")
+    assert is_let_in(pooler, password="wrong")
+    assert is_refused(pooler, "stranger", database="app")
+
+
 def test_trust_is_for_this_machine_only(forced):
     outside = outside_address()
     pooler = forced(auth_type="trust", listen_addr="*")
@@ -458,6 +478,29 @@ def test_rules_may_ask_for_certificates_and_map_their_names(forced,
     assert is_let_in(pooler, password="not asked for", tls=stranger)
     assert is_refused(pooler, "cert_user", tls=stranger)
     assert is_refused(pooler, password="x", tls=mine)
+
+
+@pytest.mark.parametrize("sslmode", ["prefer", "require"])
+def test_a_rule_may_want_a_certificate_where_the_mode_does_not(
+        forced, authority, sslmode):
+    pooler = forced(secrets={**all_of("plain"), "cert_user": ""},
+                    **client_tls(authority, sslmode))
+    write(pooler.path("hba.conf"), [
+        "hostssl app cert_user all cert",
+        "hostssl app app all scram-sha-256"])
+    pooler.settings.update(auth_type="hba",
+                           auth_hba_file=pooler.path("hba.conf"))
+    pooler.write_files()
+    pooler.send_signal(signal.SIGHUP)
+    mine = holding(authority, "cert_user")
+    wait_until(lambda: is_let_in_by_now(pooler, "cert_user", "none",
+                                        tls=mine),
+               "the new rules in force")
+    assert is_refused(pooler, "cert_user", tls=trusting())
+    assert is_refused(pooler, "cert_user",
+                      tls=holding(authority, "stranger"))
+    assert is_let_in(pooler, tls=trusting())
+    assert is_let_in(pooler, tls=mine)
 
 
 # auth_query

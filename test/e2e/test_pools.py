@@ -2,6 +2,7 @@
 it goes to somebody else."""
 
 import os
+import re
 import stat
 import threading
 
@@ -11,7 +12,7 @@ import wire
 from contract_tools import (
     Door, Slow, backend, batch, before, free_again, holding, peak_memory,
     refused, terminate, told, wait_in_line)
-from pgsluice import DATABASES, secret, wait_until
+from pgsluice import DATABASES, Postgres, secret, wait_until
 
 pytestmark = pytest.mark.core
 
@@ -180,6 +181,17 @@ def test_min_pool_size_needs_no_client_where_the_user_is_forced(
     with pooler.connect() as client:
         assert client.value("SELECT 1") == "1"
     wait_pool(pooler, sv_idle=2)
+
+
+def test_min_pool_size_of_a_forced_user_waits_for_nobody(
+        start_pgsluice, postgres):
+    entry = (f"host=127.0.0.1 port={postgres.port} dbname=app"
+             f" user=app password={secret('app')} min_pool_size=")
+    pooler = start_pgsluice(databases={"app": entry + "2"})
+    wait_pool(pooler, sv_idle=2)
+    pooler.databases["other"] = entry + "1"
+    pooler.reload()
+    wait_pool(pooler, database="other", sv_idle=1)
 
 
 def test_the_reserve_is_for_those_who_have_waited(start_pgsluice):
@@ -489,6 +501,44 @@ def test_a_forced_user_has_one_pool_for_all(start_pgsluice, postgres):
         assert backend(first) == backend(second)
         assert pooler.pool(user="scram_user")["cl_active"] == 2
     refused(pooler, "28P01", password=secret("scram_user"))
+
+
+def test_an_idle_server_is_had_where_a_new_one_is_not(start, start_pgsluice):
+    cluster = start(Postgres)
+    pooler = start_pgsluice(cluster, workers=2)
+    with pooler.connect() as first:
+        assert first.value("SELECT 1") == "1"
+    cluster.rows("ALTER ROLE app NOLOGIN")
+    clients = [pooler.connect() for _ in range(4)]
+    assert {row["worker"] for row in pooler.console("SHOW CLIENTS")
+            if row["database"] == "app"} == {"0", "1"}
+    for client in clients:
+        client.sock.settimeout(20)
+        assert client.value("SELECT 2") == "2"
+        client.close()
+
+
+def test_a_client_of_a_forced_user_is_still_itself(start_pgsluice, postgres):
+    pooler = start_pgsluice(databases=before(
+        postgres, user="scram_user", password=secret("scram_user")),
+        users={"app": "max_user_client_connections=1",
+               "scram_user": "max_user_client_connections=5"})
+
+    def counted(user):
+        return {row["name"]: int(row["current_client_connections"])
+                for row in pooler.console("SHOW USERS")}.get(user)
+
+    with pooler.connect(), pooler.connect("md5_user"):
+        assert sorted(row["user"] for row in pooler.console("SHOW CLIENTS")
+                      if row["database"] == "app") == ["app", "md5_user"]
+        assert (counted("app"), counted("md5_user"),
+                counted("scram_user")) == (1, 1, 0)
+        assert "max_user_client_connections" in refused(pooler, "53300")["M"]
+        pooler.configure(max_user_client_connections=1)
+        refused(pooler, "53300", user="md5_user")
+    wait_until(lambda: counted("app") == 0, "app has gone")
+    assert re.search(r"C-\S+: app/md5_user@\S+ login attempt: db=app "
+                     r"user=md5_user", pooler.log())
 
 
 # Startup parameters

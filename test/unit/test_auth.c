@@ -194,7 +194,9 @@ static const struct {
 	const char *types;	/* of the server's messages */
 } logins[] = {
 	/* method, kept, known, transport */
-	{ { LOGIN_TRUST, NULL, NULL, IN_CLEAR, 0 }, GETS_IN, "a" },
+	{ { LOGIN_TRUST, "", NULL, IN_CLEAR, 0 }, GETS_IN, "a" },
+	{ { LOGIN_TRUST, NULL, NULL, IN_CLEAR, 0 }, REFUSED_BY_US,
+	    "" },
 	{ { LOGIN_ANY, NULL, NULL, IN_CLEAR, 0 }, GETS_IN, "a" },
 	{ { LOGIN_REJECT, "pencil", "pencil", 0, 0 }, REFUSED_BY_US,
 	    "" },
@@ -326,7 +328,7 @@ a_credential_logs_in_to_the_server_as_the_client_did(void **state)
 		struct setting setting;
 		enum secret_kind kind;
 	} rows[] = {
-		{ { LOGIN_TRUST, NULL, NULL, 0, 0 }, SECRET_NONE },
+		{ { LOGIN_TRUST, "", NULL, 0, 0 }, SECRET_NONE },
 		{ { LOGIN_PLAIN, VERIFIER, "pencil", OVER_TLS, 0 },
 		    SECRET_PLAIN },
 		{ { LOGIN_MD5, HASHED, "pencil", 0, 0 }, SECRET_MD5 },

@@ -49,7 +49,7 @@ login_at_place(enum place place)
 	if (place == AT_ASKED_MD5)
 		about.method = LOGIN_MD5;
 	if (place == AT_OK)
-		about.method = LOGIN_TRUST;
+		about.method = LOGIN_ANY;
 	login = login_create(&about);
 	if (place != AT_BIRTH)
 		login_begin(login, &out);

@@ -188,7 +188,7 @@ the_oldest_that_nobody_uses_makes_room(void **state)
 	(void)state;
 	created_add(conf, pool, SPAN("g0"));
 	struct pool *used = pool_by(conf, "g0", "u");
-	pool_client_joined(used, 0);
+	pool_client_joined(used, used->user_quota, 0);
 	for (int i = 1; i <= 1000; i++) {
 		snprintf(name, sizeof(name), "g%d", i);
 		created_add(conf, pool, span_of(name));
@@ -197,7 +197,7 @@ the_oldest_that_nobody_uses_makes_room(void **state)
 	assert_string_equal(where(conf, "g1", "u"), "nowhere");
 	assert_string_equal(where(conf, "g2", "u"), "here g2");
 	assert_string_equal(where(conf, "g1000", "u"), "here g1000");
-	pool_client_left(used, 0);
+	pool_client_left(used, used->user_quota, 0);
 	created_add(conf, pool, SPAN("g1001"));
 	assert_string_equal(where(conf, "g0", "u"), "nowhere");
 	conf_unref(conf);
