@@ -348,6 +348,26 @@ migration_wake_line(struct migration *migration, struct migration_news *news)
 		news_wake(news, migrator_at(first));
 }
 
+uint64_t
+migration_company_us(const struct migrator *who)
+{
+	uint64_t last_us = 0;
+
+	migration_lock();
+	list_each(node, &who->migration->in) {
+		const struct migrator *other = migrator_at(node);
+		uint64_t idle_us = other->idle_us;
+		if (other == who || !other->is_firm || other->client_id == 0)
+			continue;
+		if (idle_us == 0)
+			idle_us = clock_us();
+		if (idle_us > last_us)
+			last_us = idle_us;
+	}
+	migration_unlock(who->migration);
+	return last_us;
+}
+
 static void
 migration_leave_locked(struct migrator *who, const char *outcome,
     const char *error, struct migration_news *news)

@@ -475,6 +475,23 @@ def test_an_idle_migrator_yields_to_one_that_waits(start_pgsluice):
         loses_its_connection(frozen, "57P05")
 
 
+def test_one_whose_companion_is_at_work_does_not_yield(start_pgsluice):
+    """A tool's lock is on one connection, and the long work on another."""
+    pooler = start_pgsluice(migration_idle_timeout="1s")
+    name = {"application_name": "bin/rails"}
+    with pooler.connect(**name) as one, pooler.connect(**name) as two, \
+            pooler.connect() as third:
+        one.rows("CREATE TABLE schema_migrations (a int)")
+        two.rows("INSERT INTO schema_migrations VALUES (1)")
+        third.send(wire.query("SELECT * FROM schema_migrations"))
+        wait_for(pooler, state="waiting")
+        for busy in one, two:
+            busy.rows("SELECT pg_sleep(2.5)")
+        two.rows("SELECT 1")
+        one.rows("DROP TABLE schema_migrations")
+        third.close()
+
+
 def test_a_pause_lets_a_migrator_finish(start_pgsluice, table):
     pooler = start_pgsluice(default_pool_size=2)
     with pooler.connect() as migrator, \

@@ -246,6 +246,33 @@ companions_are_let_in_by_the_rule_of_the_tool(void **state)
 }
 
 static void
+it_is_known_when_a_companion_was_last_at_work(void **state)
+{
+	struct migrator first = migrator(TOOL_RAILS, "u", "a");
+	struct migrator second = migrator(TOOL_RAILS, "u", "a");
+	struct migrator other = migrator(TOOL_RAILS, "u", "b");
+
+	(void)state;
+	claim(&first);
+	claim(&other);			/* waits: is nobody's companion */
+	first.is_firm = other.is_firm = true;
+	assert_int_equal(migration_company_us(&first), 0);
+	claim(&second);			/* has only looked */
+	assert_int_equal(migration_company_us(&first), 0);
+	second.is_firm = true;
+	pass_time(SECOND);
+	assert_int_equal(migration_company_us(&first), now_us);
+	second.idle_us = now_us;
+	pass_time(SECOND);
+	assert_int_equal(migration_company_us(&first), now_us - SECOND);
+	assert_int_equal(migration_company_us(&second), now_us);
+	leave(&first);
+	assert_int_equal(migration_company_us(&second), 0);
+	leave(&other);
+	leave(&second);
+}
+
+static void
 no_more_than_the_reserve_are_in(void **state)
 {
 	struct migrator who[RESERVE + 1];
@@ -565,6 +592,7 @@ main(void)
 		TEST(every_state_takes_every_call),
 		TEST(those_in_line_take_turns),
 		TEST(companions_are_let_in_by_the_rule_of_the_tool),
+		TEST(it_is_known_when_a_companion_was_last_at_work),
 		TEST(no_more_than_the_reserve_are_in),
 		TEST(a_drain_is_tried_with_longer_and_longer_pauses),
 		TEST(at_last_it_proceeds_is_refused_or_cancels),
