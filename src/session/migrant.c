@@ -524,7 +524,7 @@ migrant_is_asked(const struct client *client, uint32_t effects)
 static const struct tool *
 tool_of_ddl(struct client *client, struct migration *migration)
 {
-	struct migrator who = { 0 };
+	struct migrator who = { .tool = tool_of(TOOL_DDL) };
 	union stream_address peer;
 	unsigned port;
 

@@ -295,6 +295,17 @@ def test_a_companion_is_let_in(start_pgsluice, table):
         third.close()
 
 
+def test_a_declared_one_with_another_name_is_let_in(start_pgsluice, table):
+    """What has psql do the DDL while a transaction of its own is open."""
+    pooler = start_pgsluice(default_pool_size=2, migration_users="app")
+    with pooler.connect(application_name="deploy") as one, \
+            pooler.connect(application_name="psql") as two:
+        one.rows("BEGIN")
+        one.rows("SELECT 1")
+        assert two.rows(f"ALTER TABLE {table} ADD COLUMN a int") == []
+        one.rows("COMMIT")
+
+
 def test_waiting_has_an_end(start_pgsluice):
     pooler = start_pgsluice(migration_wait_timeout="300ms")
     with pooler.connect() as first, pooler.connect() as second:

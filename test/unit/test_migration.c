@@ -191,27 +191,37 @@ static void
 companions_are_let_in_by_the_rule_of_the_tool(void **state)
 {
 	static const struct {
-		enum tool_id tool;
+		enum tool_id tool, other;
 		const char *user, *application;
 		bool at_once, when_idle;
 	} rows[] = {
-		{ TOOL_PRISMA, "u", "a", false, false },
-		{ TOOL_GOOSE, "u", "a", false, true },
-		{ TOOL_GOOSE, "u", "b", false, false },
-		{ TOOL_RAILS, "u", "a", true, true },
-		{ TOOL_RAILS, "u", "b", false, false },
-		{ TOOL_RAILS, "v", "a", false, false },
-		{ TOOL_COMMAND, "u", "b", true, true },
-		{ TOOL_COMMAND, "v", "a", false, false },
+		{ TOOL_PRISMA, TOOL_PRISMA, "u", "a", false, false },
+		{ TOOL_GOOSE, TOOL_GOOSE, "u", "a", false, true },
+		{ TOOL_GOOSE, TOOL_GOOSE, "u", "b", false, false },
+		{ TOOL_RAILS, TOOL_RAILS, "u", "a", true, true },
+		{ TOOL_RAILS, TOOL_RAILS, "u", "b", false, false },
+		{ TOOL_RAILS, TOOL_RAILS, "v", "a", false, false },
+		{ TOOL_YOYO, TOOL_DDL, "u", "a", true, true },
+		{ TOOL_YOYO, TOOL_DDL, "v", "a", false, false },
+		{ TOOL_YOYO, TOOL_YOYO, "u", "a", false, false },
+		{ TOOL_SQITCH, TOOL_DDL, "u", "psql", true, true },
+		{ TOOL_SQITCH, TOOL_DDL, "u", "b", false, false },
+		{ TOOL_SQITCH, TOOL_DDL, "v", "psql", false, false },
+		{ TOOL_SQITCH, TOOL_SQITCH, "u", "psql", false, false },
+		{ TOOL_DECLARED, TOOL_DECLARED, "u", "a", true, true },
+		{ TOOL_DECLARED, TOOL_DECLARED, "u", "psql", false, true },
+		{ TOOL_DECLARED, TOOL_DECLARED, "v", "psql", false, false },
+		{ TOOL_DECLARED, TOOL_PRISMA, "u", "b", false, false },
+		/* Another `pgsluice migrate` is another migration. */
+		{ TOOL_COMMAND, TOOL_DDL, "u", "b", true, true },
+		{ TOOL_COMMAND, TOOL_DDL, "v", "a", false, false },
 	};
 	struct migrator first, second;
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		fresh_database(state);
 		struct migrator holder = migrator(rows[i].tool, "u", "a");
-		/* Another `pgsluice migrate` is another migration. */
-		struct migrator who = migrator(rows[i].tool == TOOL_COMMAND ?
-		    TOOL_DDL : rows[i].tool, rows[i].user,
+		struct migrator who = migrator(rows[i].other, rows[i].user,
 		    rows[i].application);
 		struct migrator command = migrator(TOOL_COMMAND, "u", "a");
 		claim(&holder);
