@@ -108,6 +108,9 @@ bool owed_is_pending(const struct owed *owed, const struct stmt *stmt);
 bool owed_has_ready(const struct owed *owed);
 /* Is no reply owed by the server itself? */
 bool owed_is_clear(const struct owed *owed);
+/* Is it nothing, or what takes no time: the answer of a probe of ours, or of an
+ * UNLISTEN? */
+bool owed_is_brief(const struct owed *owed);
 /* Is there a Bind that we answer ourselves? */
 bool owed_has_local_bind(const struct owed *owed);
 /* May what is owed end a transaction? */

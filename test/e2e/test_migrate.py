@@ -503,6 +503,20 @@ def test_one_whose_companion_is_at_work_does_not_yield(start_pgsluice):
         third.close()
 
 
+def test_nothing_of_a_migrator_that_has_ended_is_cancelled(
+        start_pgsluice, postgres):
+    """It may go while pgsluice asks what its transaction has left behind."""
+    pooler = start_pgsluice()
+    logged = len(postgres.log())
+    for _ in range(100):
+        with pooler.connect() as migrator:
+            migrator.rows("BEGIN")
+            migrator.rows("SELECT pg_try_advisory_lock(72707369)")
+            migrator.rows("COMMIT")
+    wait_until(lambda: not pooler.console("SHOW SERVERS"), "all have gone")
+    assert "ERROR" not in postgres.log()[logged:]
+
+
 def test_a_pause_lets_a_migrator_finish(start_pgsluice, table):
     pooler = start_pgsluice(default_pool_size=2)
     with pooler.connect() as migrator, \
