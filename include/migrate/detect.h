@@ -18,7 +18,7 @@ enum tool_id {
 /* See tools.def. */
 enum tool_companions {
 	COMPANIONS_NEVER, COMPANIONS_IDLE, COMPANIONS_ALWAYS,
-	COMPANIONS_ANYBODY,
+	COMPANIONS_KIN, COMPANIONS_HELPERS, COMPANIONS_ANYBODY,
 };
 
 struct tool_key {
@@ -31,7 +31,7 @@ struct tool {
 	const char *name;
 	enum tool_companions companions;
 	struct tool_key keys[2];
-	const char *books;		/* words */
+	const char *books;		/* words, perhaps with a * behind */
 	const char *statement;		/* NULL = none */
 	const char *application;	/* NULL = none */
 };

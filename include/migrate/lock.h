@@ -89,6 +89,9 @@ enum migration_answer migration_claim(struct migration *migration,
 bool migration_may_enter(const struct migrator *who, unsigned reserve);
 /* Does anybody stand in line? */
 bool migration_is_awaited(struct migration *migration);
+/* When has somebody who is in beside this one, and has not only looked, last
+ * been at work? 0: there is nobody. */
+uint64_t migration_company_us(const struct migrator *who);
 /* Would it be let in as the companion of one who is in? */
 bool migration_admits(struct migration *migration,
     const struct migrator *who);

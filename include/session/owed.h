@@ -110,6 +110,9 @@ bool owed_has_ready(const struct owed *owed);
 bool owed_is_clear(const struct owed *owed);
 /* Is nothing owed but answers to questions of our own? */
 bool owed_is_ours(const struct owed *owed);
+/* Is it nothing, or what takes no time: the answer of a probe of ours, or of an
+ * UNLISTEN? */
+bool owed_is_brief(const struct owed *owed);
 /* Is there a Bind that we answer ourselves? */
 bool owed_has_local_bind(const struct owed *owed);
 /* May what is owed end a transaction? */

@@ -177,17 +177,27 @@ name_of(const struct sqllex *lex)
 	return (struct span){ name.at + 1, name.len - 2 };
 }
 
+static bool
+book_is(struct span book, struct span name)
+{
+	if (book.at[book.len - 1] != '*')
+		return span_eq_case(book, name);
+	book.len--;
+	return name.len >= book.len && span_eq_case(book,
+	    (struct span){ name.at, book.len });
+}
+
 static const struct tool *
 tool_of_books(const struct sqllex *lex)
 {
 	struct span name = name_of(lex);
 
-	if (name.len < 10)
+	if (name.len < 9)
 		return NULL;
 	for (size_t i = 0; i < TOOLS; i++) {
 		struct span books = span_of(tools[i].books), word;
 		while (span_next(&books, ' ', &word))
-			if (span_eq_case(word, name))
+			if (book_is(word, name))
 				return &tools[i];
 	}
 	return NULL;

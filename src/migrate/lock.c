@@ -307,6 +307,8 @@ static bool
 is_companion(const struct migrator *holder, const struct migrator *who)
 {
 	uint64_t idle_us = holder->idle_us;
+	bool idle = idle_us != 0 && clock_us() >= idle_us + IDLE_US;
+	bool same = strcmp(holder->application, who->application) == 0;
 
 	if (!is_same_origin(holder, who))
 		return false;
@@ -314,15 +316,18 @@ is_companion(const struct migrator *holder, const struct migrator *who)
 	 * on the same host. */
 	if (who->tool == tool_of(TOOL_COMMAND))
 		return false;
-	if (holder->tool->companions == COMPANIONS_ANYBODY)
-		return true;
-	if (strcmp(holder->application, who->application) != 0)
-		return false;
 	switch (holder->tool->companions) {
-	case COMPANIONS_ALWAYS:
-		return true;
 	case COMPANIONS_IDLE:
-		return idle_us != 0 && clock_us() >= idle_us + IDLE_US;
+		return same && idle;
+	case COMPANIONS_ALWAYS:
+		return same;
+	case COMPANIONS_KIN:
+		return same || (idle && who->tool == holder->tool);
+	case COMPANIONS_HELPERS:
+		return who->tool == tool_of(TOOL_DDL) &&
+		    (same || strcmp(who->application, "psql") == 0);
+	case COMPANIONS_ANYBODY:
+		return true;
 	default:
 		return false;
 	}
@@ -346,6 +351,26 @@ migration_wake_line(struct migration *migration, struct migration_news *news)
 
 	if (first != NULL && migration_holder(migration) == NULL)
 		news_wake(news, migrator_at(first));
+}
+
+uint64_t
+migration_company_us(const struct migrator *who)
+{
+	uint64_t last_us = 0;
+
+	migration_lock();
+	list_each(node, &who->migration->in) {
+		const struct migrator *other = migrator_at(node);
+		uint64_t idle_us = other->idle_us;
+		if (other == who || !other->is_firm || other->client_id == 0)
+			continue;
+		if (idle_us == 0)
+			idle_us = clock_us();
+		if (idle_us > last_us)
+			last_us = idle_us;
+	}
+	migration_unlock(who->migration);
+	return last_us;
 }
 
 static void

@@ -499,12 +499,7 @@ link_part(struct client *client)
 static bool
 link_can_roll_back(const struct client *client, const struct server *server)
 {
-	/* A probe's answer takes no time, nor does an UNLISTEN's. */
-	const struct owed_entry *head = owed_head(&server->owed);
-	bool done = head == NULL || head->leaves ||
-	    (server->owed.count == 1 && head->probe);
-
-	return done && !server->owed.batch_open &&
+	return owed_is_brief(&server->owed) && !server->owed.batch_open &&
 	    !server->owed.skipping && client->relay.left == 0 &&
 	    server->relay.left == 0 && !server->tainted &&
 	    !stream_is_blocked(&server->s);

@@ -62,7 +62,9 @@ struct migrant {
 	struct client *client;		/* NULL: only the server is left */
 	struct worker *worker;
 	struct loop_timer timer;
-	uint64_t sign_us;		/* when it last did what migrators do */
+	uint64_t sign_us;		/* when it last did what migrators do,
+					 * or a companion of its */
+	uint64_t company_us;		/* when one was last at work; or 0 */
 	bool waits;			/* PAUSE_MIGRATION */
 	bool told;			/* the NOTICE */
 	enum ending refusal;		/* for the statement at hand; or 0 */
@@ -404,6 +406,19 @@ migrant_parked_timer(struct migrant *migrant)
 	migrant_arm(migrant, clock_us() + LOOK_US);
 }
 
+/* What it has its lock for may be done by another connection of its tool, for
+ * which it waits. */
+static void
+migrant_keep_company(struct migrant *migrant)
+{
+	uint64_t us = migration_company_us(&migrant->who);
+
+	if (us > migrant->company_us)
+		migrant->company_us = us;
+	if (migrant->who.is_firm && us > migrant->sign_us)
+		migrant->sign_us = us;
+}
+
 /* One that is in and has no statement under way. */
 static void
 migrant_idle_timer(struct migrant *migrant)
@@ -412,10 +427,12 @@ migrant_idle_timer(struct migrant *migrant)
 	uint64_t limit_us = migrant_options(migrant)->migration_idle_timeout_us;
 	uint64_t idle_us = migrant->who.idle_us;
 
+	migrant_keep_company(migrant);
 	if (migrant_may_be_silent(client))
 		limit_us = 0;
 	if (limit_us != 0 && idle_us != 0 &&
 	    clock_us() >= idle_us + limit_us &&
+	    clock_us() >= migrant->company_us + limit_us &&
 	    migration_is_awaited(migrant->who.migration)) {
 		client_end(client, END_MIGRATION_IDLE, NULL);
 		return;
@@ -508,7 +525,7 @@ migrant_is_asked(const struct client *client, uint32_t effects)
 static const struct tool *
 tool_of_ddl(struct client *client, struct migration *migration)
 {
-	struct migrator who = { 0 };
+	struct migrator who = { .tool = tool_of(TOOL_DDL) };
 	union stream_address peer;
 	unsigned port;
 

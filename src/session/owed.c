@@ -204,6 +204,15 @@ owed_is_ours(const struct owed *owed)
 }
 
 bool
+owed_is_brief(const struct owed *owed)
+{
+	const struct owed_entry *head = owed_head(owed);
+
+	return head == NULL || head->leaves ||
+	    (owed->count == 1 && head->probe);
+}
+
+bool
 owed_has_local_bind(const struct owed *owed)
 {
 	for (uint32_t i = 0; owed->local > 0 && i < owed->count; i++)

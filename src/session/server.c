@@ -168,7 +168,7 @@ server_retire(struct server *server)
 		server_close(server, "a migration's end");
 		return;
 	}
-	if (server->owed.count > 0)
+	if (!owed_is_brief(&server->owed))
 		cancel_server(server);
 	server_forget_owed(server);
 	state_clear(server);

@@ -51,7 +51,8 @@ is_suspicious(const char *at, const char *begin, const char *end)
 		    bytes_are(at, begin, end, 3, "nextval") ||
 		    bytes_are(at, begin, end, 2, "setval");
 	case 'r':
-		return bytes_are(at, begin, end, 3, "currval");
+		return bytes_are(at, begin, end, 3, "currval") ||
+		    bytes_are(at, begin, end, 4, "information_schema");
 	case 'g':
 		return bytes_are(at, begin, end, 9, "pg_settings") ||
 		    bytes_are(at, begin, end, 2, "migrat");
@@ -62,6 +63,7 @@ is_suspicious(const char *at, const char *begin, const char *end)
 		    bytes_are(at, begin, end, 7, "atlas_schema");
 	case 'b':
 		return bytes_are(at, begin, end, 2, "hdb_catalog") ||
+		    bytes_are(at, begin, end, 1, "obj_description") ||
 		    bytes_are(at, begin, end, 7, "goose_db");
 	case 's':
 		return bytes_are(at, begin, end, 3, "prisma_");
@@ -70,6 +72,10 @@ is_suspicious(const char *at, const char *begin, const char *end)
 		    bytes_are(at, begin, end, 3, "drizzle");
 	case 'p':
 		return bytes_are(at, begin, end, 2, "nspname");
+	case 'a':
+		return bytes_are(at, begin, end, 5, "schemaversion");
+	case 'y':
+		return bytes_are(at, begin, end, 0, "yoyo_");
 	default:
 		return false;
 	}
@@ -100,15 +106,17 @@ may_be_suspicious(const char *at, int8_t ret_where[BLOCK])
 	    ((here == 'd') & (next == 'v')) |
 	    ((here == 'n') & (next == 'f')) |
 	    ((here == 'e') & (next == 'e')) |
-	    (((here == 't') | (here == 'r')) & (next == 'v')) |
+	    (((here == 't') | (here == 'r') | (here == 'a')) & (next == 'v')) |
 	    ((here == 'g') & ((next == 's') | (next == 'r'))) |
 	    ((here == UNDERSCORE) & (next == 'h')) |
-	    ((here == 'b') & (next == UNDERSCORE)) |
+	    ((here == 'b') & ((next == UNDERSCORE) | (next == 'j'))) |
 	    ((here == 'c') & (next == 'h')) |
 	    ((here == 'm') & (next == 'b')) |
 	    ((here == 's') & (next == 'm')) |
 	    ((here == 'z') & ((next == 'e') | (next == 'z'))) |
-	    ((here == 'p') & (next == 'n'));
+	    ((here == 'p') & (next == 'n')) |
+	    ((here == 'y') & (next == 'o')) |
+	    ((here == 'r') & (next == 'm'));
 	memcpy(half, &hit, sizeof(half));
 	memcpy(ret_where, &hit, BLOCK);
 	return (half[0] | half[1]) != 0;

@@ -112,14 +112,15 @@ text_has(struct span text, const char *word)
 }
 
 /* What is in the names of tables that migration tools keep their books in, and
- * in a question that one of them begins with; migrate/detect knows more. */
+ * in questions that some of them begin with; migrate/detect knows more. */
 static bool
 is_bookkeeping(struct span name)
 {
 	static const char *const traces[] = {
 		"migrat", "schema_history", "changelog", "alembic",
 		"goose_db", "atlas_schema", "sequelizemeta", "prisma_",
-		"drizzle", "hdb_catalog", "nspname",
+		"drizzle", "hdb_catalog", "nspname", "schemaversion", "yoyo_",
+		"obj_description", "information_schema",
 	};
 
 	for (size_t i = 0; i < sizeof(traces) / sizeof(traces[0]); i++)

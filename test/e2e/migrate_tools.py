@@ -25,8 +25,10 @@ FOLDER = os.path.join(HERE, "tools")
 MODULES = os.path.join(FOLDER, "node_modules")
 TIME_LIMIT = 60
 
-# What SHOW MIGRATIONS calls it, the command, and where it keeps its books.
-Tool = collections.namedtuple("Tool", "names command books")
+# What SHOW MIGRATIONS calls it, the command, where it keeps its books, and the
+# complaints of Postgres that it asks for, with or without a pooler.
+Tool = collections.namedtuple("Tool", "names command books provokes",
+                              defaults=(None,))
 
 # Who keeps books of this name may be told apart, or not.
 DBMATE = ("dbmate", "schema_migrations")
@@ -39,6 +41,8 @@ TOOLS = {
     "dbmate": Tool(
         DBMATE, "node_modules/@dbmate/linux-x64/bin/dbmate --no-dump-schema"
         ' --url "$DATABASE_URL?sslmode=disable" up', "schema_migrations"),
+    "db_migrate": Tool(
+        ("db-migrate",), "db-migrate up", "migrations"),
     "django": Tool(
         ("django",), "/usr/bin/python3 manage.py migrate",
         "django_migrations"),
@@ -55,19 +59,42 @@ TOOLS = {
         ("knex",), "knex migrate:latest", "knex_migrations"),
     "kysely": Tool(
         ("kysely",), "node migrate.mjs", "kysely_migration"),
+    "liquibase": Tool(
+        ("liquibase",), "sh migrate.sh", "databasechangelog",
+        r'ERROR: +relation "public.databasechangeloglock" does not exist'),
+    "mikro_orm": Tool(
+        ("mikro-orm",), "node migrate.js", "mikro_orm_migrations"),
     "node_pg_migrate": Tool(
         ("node-pg-migrate",), "node-pg-migrate up", "pgmigrations"),
+    "postgrator": Tool(
+        ("postgrator",), "node migrate.mjs", "schemaversion WHERE version > 0"),
     "rails": Tool(
         RAILS, "/usr/bin/ruby migrate.rb", "schema_migrations"),
     "sequelize": Tool(
         ("sequelize",), "sequelize-cli db:migrate", SEQUELIZE),
     "sql_migrate": Tool(
         ("sql-migrate",), "sql-migrate up", "gorp_migrations"),
+    "sqitch": Tool(
+        ("sqitch", "ddl"), 'sqitch deploy --verify "db:$DATABASE_URL"',
+        "sqitch.changes",
+        r'ERROR: +relation "changes" does not exist'
+        r"|WARNING: +Sqitch registry not initialized"
+        r'|the "changes" table does not exist'),
     "typeorm": Tool(
         ("typeorm",), "typeorm migration:run -d source.js", "migrations"),
     "umzug": Tool(
         ("sequelize",), "node migrate.js", SEQUELIZE),
+    "yoyo": Tool(
+        ("yoyo", "ddl"), "yoyo apply --batch --no-config-file"
+        ' --database "$DATABASE_URL" migrations', "_yoyo_migration",
+        r'ERROR: +table "yoyo_tmp_\w+" does not exist'
+        r'|ERROR: +relation "yoyo_lock" already exists'),
 }
+
+# Before Postgres 15 only.
+ONCE = ("db_migrate", "liquibase", "mikro_orm", "postgrator", "sqitch", "yoyo")
+# Of those, the ones that are not run two at a time.
+ALONE = ("db_migrate", "liquibase", "mikro_orm", "postgrator")
 
 
 class Project:

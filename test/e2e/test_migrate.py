@@ -295,6 +295,17 @@ def test_a_companion_is_let_in(start_pgsluice, table):
         third.close()
 
 
+def test_a_declared_one_with_another_name_is_let_in(start_pgsluice, table):
+    """What has psql do the DDL while a transaction of its own is open."""
+    pooler = start_pgsluice(default_pool_size=2, migration_users="app")
+    with pooler.connect(application_name="deploy") as one, \
+            pooler.connect(application_name="psql") as two:
+        one.rows("BEGIN")
+        one.rows("SELECT 1")
+        assert two.rows(f"ALTER TABLE {table} ADD COLUMN a int") == []
+        one.rows("COMMIT")
+
+
 def test_waiting_has_an_end(start_pgsluice):
     pooler = start_pgsluice(migration_wait_timeout="300ms")
     with pooler.connect() as first, pooler.connect() as second:
@@ -473,6 +484,37 @@ def test_an_idle_migrator_yields_to_one_that_waits(start_pgsluice):
         frozen.rows(PRISMA_LOCK)
         assert second.rows(PRISMA_LOCK)
         loses_its_connection(frozen, "57P05")
+
+
+def test_one_whose_companion_is_at_work_does_not_yield(start_pgsluice):
+    """A tool's lock is on one connection, and the long work on another."""
+    pooler = start_pgsluice(migration_idle_timeout="1s")
+    name = {"application_name": "bin/rails"}
+    with pooler.connect(**name) as one, pooler.connect(**name) as two, \
+            pooler.connect() as third:
+        one.rows("CREATE TABLE schema_migrations (a int)")
+        two.rows("INSERT INTO schema_migrations VALUES (1)")
+        third.send(wire.query("SELECT * FROM schema_migrations"))
+        wait_for(pooler, state="waiting")
+        for busy in one, two:
+            busy.rows("SELECT pg_sleep(2.5)")
+        two.rows("SELECT 1")
+        one.rows("DROP TABLE schema_migrations")
+        third.close()
+
+
+def test_nothing_of_a_migrator_that_has_ended_is_cancelled(
+        start_pgsluice, postgres):
+    """It may go while pgsluice asks what its transaction has left behind."""
+    pooler = start_pgsluice()
+    logged = len(postgres.log())
+    for _ in range(100):
+        with pooler.connect() as migrator:
+            migrator.rows("BEGIN")
+            migrator.rows("SELECT pg_try_advisory_lock(72707369)")
+            migrator.rows("COMMIT")
+    wait_until(lambda: not pooler.console("SHOW SERVERS"), "all have gone")
+    assert "ERROR" not in postgres.log()[logged:]
 
 
 def test_a_pause_lets_a_migrator_finish(start_pgsluice, table):

@@ -95,6 +95,7 @@ the_lock_of_every_tool_is_known(void **state)
 		{ "9628173550095224", "tern" },
 		{ "4047693033765451890", "sqlx" },
 		{ "12388221127840347", "pgroll" },
+		{ "75474063", "sqitch" },
 	};
 	static const char *const forms[] = {
 		"SELECT pg_advisory_lock(%s)",
@@ -257,6 +258,14 @@ names_that_are_like_books_are_none(void **state)
 		{ "", "nobody" },
 		{ "\"", "nobody" },
 		{ "SELECT \"_prisma_migrations", "nobody" },
+		{ "SELECT * FROM yoyo_locks", "nobody" },
+		{ "SELECT * FROM yoyo_tm", "nobody" },
+		{ "SELECT * FROM my_yoyo_tmp_a", "nobody" },
+		{ "SELECT schemaversions FROM versions", "nobody" },
+		{ "SELECT * FROM information_schema.tables WHERE table_schema "
+		  "= 'public'", "nobody" },
+		{ "SELECT table_name, pg_catalog.obj_description(1)",
+		  "nobody" },
 	};
 
 	(void)state;
@@ -264,31 +273,12 @@ names_that_are_like_books_are_none(void **state)
 }
 
 static void
-tools_are_told_by_what_they_were_seen_to_send(void **state)
+tools_of_javascript_are_told_by_what_they_send(void **state)
 {
 	static const struct row rows[] = {
 		{ "SELECT EXISTS(SELECT 1 FROM pg_namespace WHERE nspname = "
 		  "$1), version(), current_setting('server_version_num')::"
 		  "integer as numeric_version;", "prisma reading" },
-		{ "select relname from pg_class c join pg_namespace n on "
-		  "n.oid=c.relnamespace where pg_catalog.pg_table_is_visible"
-		  "(c.oid) and relname='alembic_version'", "alembic reading" },
-		{ "SELECT alembic_version.version_num\nFROM alembic_version",
-		  "alembic reading" },
-		{ "CREATE TABLE alembic_version ( version_num VARCHAR(32) NOT "
-		  "NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY "
-		  "(version_num) )", "alembic writing" },
-		{ "create table if not exists public.schema_migrations "
-		  "(version varchar primary key)", "dbmate reading" },
-		{ "select version from public.schema_migrations order by "
-		  "version desc", "schema_migrations reading" },
-		{ "CREATE TABLE \"django_migrations\" (\"id\" serial NOT NULL "
-		  "PRIMARY KEY, \"app\" varchar(255) NOT NULL, \"name\" "
-		  "varchar(255) NOT NULL, \"applied\" timestamp with time "
-		  "zone NOT NULL)", "django writing" },
-		{ "SELECT \"django_migrations\".\"id\", "
-		  "\"django_migrations\".\"app\" FROM \"django_migrations\"",
-		  "django reading" },
 		{ "CREATE SCHEMA IF NOT EXISTS \"drizzle\"",
 		  "drizzle reading" },
 		{ "CREATE TABLE IF NOT EXISTS \"drizzle\"."
@@ -315,19 +305,83 @@ tools_are_told_by_what_they_were_seen_to_send(void **state)
 		  "3853314791062309107) from set_timeout", "kysely writing" },
 		{ "SELECT pg_try_advisory_lock(7241865325823964) AS "
 		  "\"lockObtained\"", "node-pg-migrate writing" },
+		{ "SELECT table_name FROM information_schema.tables WHERE "
+		  "table_schema = 'public' AND table_name = 'SequelizeMeta'",
+		  "sequelize reading" },
+		{ "SELECT * FROM \"migrations\" \"migrations\" ORDER BY "
+		  "\"id\" DESC", "typeorm reading" },
+		{ "SELECT * FROM \"information_schema\".\"tables\" WHERE "
+		  "\"table_schema\" = $1 AND \"table_name\" = $2",
+		  "typeorm reading" },
+		{ "SELECT table_name FROM information_schema.tables WHERE "
+		  "table_name = 'migrations' AND table_schema = 'public'",
+		  "db-migrate reading" },
+		{ "SELECT column_name\n FROM INFORMATION_SCHEMA.COLUMNS \n "
+		  "WHERE table_name = 'schemaversion'", "postgrator reading" },
+		{ "INSERT INTO \"schemaversion\" (version) VALUES (0)",
+		  "postgrator writing" },
+		{ "select table_name, table_schema as schema_name, (select "
+		  "pg_catalog.obj_description(c.oid) from pg_catalog."
+		  "pg_class c\n where c.oid = (select ('\"' || table_schema || "
+		  "'\".\"' || table_name || '\"')::regclass::oid))",
+		  "mikro-orm reading" },
+		{ "create table \"public\".\"mikro_orm_migrations\" (\"id\" "
+		  "serial primary key)", "mikro-orm writing" },
+	};
+
+	(void)state;
+	EXPECT(rows);
+}
+
+static void
+tools_of_other_languages_are_told_likewise(void **state)
+{
+	static const struct row rows[] = {
+		{ "select relname from pg_class c join pg_namespace n on "
+		  "n.oid=c.relnamespace where pg_catalog.pg_table_is_visible"
+		  "(c.oid) and relname='alembic_version'", "alembic reading" },
+		{ "SELECT alembic_version.version_num\nFROM alembic_version",
+		  "alembic reading" },
+		{ "CREATE TABLE alembic_version ( version_num VARCHAR(32) NOT "
+		  "NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY "
+		  "(version_num) )", "alembic writing" },
+		{ "create table if not exists public.schema_migrations "
+		  "(version varchar primary key)", "dbmate reading" },
+		{ "select version from public.schema_migrations order by "
+		  "version desc", "schema_migrations reading" },
+		{ "CREATE TABLE \"django_migrations\" (\"id\" serial NOT NULL "
+		  "PRIMARY KEY, \"app\" varchar(255) NOT NULL, \"name\" "
+		  "varchar(255) NOT NULL, \"applied\" timestamp with time "
+		  "zone NOT NULL)", "django writing" },
+		{ "\n SELECT c.relname,\n CASE WHEN c.relispartition THEN 'p' "
+		  "WHEN c.relkind IN ('m', 'v') THEN 'v' ELSE 't' END\n FROM "
+		  "pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_namespace n "
+		  "ON n.oid = c.relnamespace WHERE c.relkind IN ('f', 'm') "
+		  "AND n.nspname NOT IN ('pg_catalog', 'pg_toast')",
+		  "django reading" },
+		{ "SELECT \"django_migrations\".\"id\", "
+		  "\"django_migrations\".\"app\" FROM \"django_migrations\"",
+		  "django reading" },
 		{ "SELECT c.relname FROM pg_class c LEFT JOIN pg_namespace n "
 		  "ON n.oid = c.relnamespace WHERE n.nspname = ANY "
 		  "(current_schemas(false)) AND c.relname = "
 		  "'schema_migrations' AND c.relkind IN ('r','p')",
 		  "schema_migrations reading" },
-		{ "SELECT table_name FROM information_schema.tables WHERE "
-		  "table_schema = 'public' AND table_name = 'SequelizeMeta'",
-		  "sequelize reading" },
 		{ "create table if not exists \"gorp_migrations\" (\"id\" "
 		  "text not null primary key, \"applied_at\" timestamp with "
 		  "time zone)", "sql-migrate writing" },
-		{ "SELECT * FROM \"migrations\" \"migrations\" ORDER BY "
-		  "\"id\" DESC", "typeorm reading" },
+		{ "SELECT pg_try_advisory_lock(75474063)", "sqitch writing" },
+		{ "CREATE TABLE \"yoyo_lock\" (locked INT DEFAULT 1, ctime "
+		  "TIMESTAMP,pid INT NOT NULL,PRIMARY KEY (locked))",
+		  "yoyo writing" },
+		{ "DROP TABLE \"yoyo_tmp_Vw78TDxqWV\"", "yoyo writing" },
+		{ "SELECT migration_hash FROM \"_yoyo_migration\" ORDER by "
+		  "applied_at_utc", "yoyo reading" },
+		{ "select tablename from pg_catalog.pg_tables where "
+		  "tablename = 'databasechangeloglock'",
+		  "liquibase reading" },
+		{ "SELECT COUNT(*) FROM public.databasechangeloglock",
+		  "liquibase reading" },
 	};
 
 	(void)state;
@@ -366,6 +420,7 @@ ddl_on_the_books_makes_nobody_wait(void **state)
 		  "\"__drizzle_migrations\" (id int); ALTER TABLE t ADD a int",
 		  true },
 		{ "ALTER TABLE _prisma_migrations ADD a int", false },
+		{ "DROP TABLE \"yoyo_tmp_Vw78TDxqWV\"", false },
 		{ "SELECT 1; SELECT * FROM _prisma_migrations", false },
 		{ "CREATE INDEX CONCURRENTLY a ON b (c)", false },
 		{ "ALTER TABLE t ADD a int; ALTER TABLE _prisma_migrations "
@@ -473,7 +528,9 @@ main(void)
 		cmocka_unit_test(other_locks_are_an_apps),
 		cmocka_unit_test(the_books_of_every_tool_are_known),
 		cmocka_unit_test(names_that_are_like_books_are_none),
-		cmocka_unit_test(tools_are_told_by_what_they_were_seen_to_send),
+		cmocka_unit_test(
+		    tools_of_javascript_are_told_by_what_they_send),
+		cmocka_unit_test(tools_of_other_languages_are_told_likewise),
 		cmocka_unit_test(
 		    an_application_is_known_by_how_its_name_begins),
 		cmocka_unit_test(ddl_on_the_books_makes_nobody_wait),

@@ -191,27 +191,37 @@ static void
 companions_are_let_in_by_the_rule_of_the_tool(void **state)
 {
 	static const struct {
-		enum tool_id tool;
+		enum tool_id tool, other;
 		const char *user, *application;
 		bool at_once, when_idle;
 	} rows[] = {
-		{ TOOL_PRISMA, "u", "a", false, false },
-		{ TOOL_GOOSE, "u", "a", false, true },
-		{ TOOL_GOOSE, "u", "b", false, false },
-		{ TOOL_RAILS, "u", "a", true, true },
-		{ TOOL_RAILS, "u", "b", false, false },
-		{ TOOL_RAILS, "v", "a", false, false },
-		{ TOOL_COMMAND, "u", "b", true, true },
-		{ TOOL_COMMAND, "v", "a", false, false },
+		{ TOOL_PRISMA, TOOL_PRISMA, "u", "a", false, false },
+		{ TOOL_GOOSE, TOOL_GOOSE, "u", "a", false, true },
+		{ TOOL_GOOSE, TOOL_GOOSE, "u", "b", false, false },
+		{ TOOL_RAILS, TOOL_RAILS, "u", "a", true, true },
+		{ TOOL_RAILS, TOOL_RAILS, "u", "b", false, false },
+		{ TOOL_RAILS, TOOL_RAILS, "v", "a", false, false },
+		{ TOOL_YOYO, TOOL_DDL, "u", "a", true, true },
+		{ TOOL_YOYO, TOOL_DDL, "v", "a", false, false },
+		{ TOOL_YOYO, TOOL_YOYO, "u", "a", false, false },
+		{ TOOL_SQITCH, TOOL_DDL, "u", "psql", true, true },
+		{ TOOL_SQITCH, TOOL_DDL, "u", "b", false, false },
+		{ TOOL_SQITCH, TOOL_DDL, "v", "psql", false, false },
+		{ TOOL_SQITCH, TOOL_SQITCH, "u", "psql", false, false },
+		{ TOOL_DECLARED, TOOL_DECLARED, "u", "a", true, true },
+		{ TOOL_DECLARED, TOOL_DECLARED, "u", "psql", false, true },
+		{ TOOL_DECLARED, TOOL_DECLARED, "v", "psql", false, false },
+		{ TOOL_DECLARED, TOOL_PRISMA, "u", "b", false, false },
+		/* Another `pgsluice migrate` is another migration. */
+		{ TOOL_COMMAND, TOOL_DDL, "u", "b", true, true },
+		{ TOOL_COMMAND, TOOL_DDL, "v", "a", false, false },
 	};
 	struct migrator first, second;
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		fresh_database(state);
 		struct migrator holder = migrator(rows[i].tool, "u", "a");
-		/* Another `pgsluice migrate` is another migration. */
-		struct migrator who = migrator(rows[i].tool == TOOL_COMMAND ?
-		    TOOL_DDL : rows[i].tool, rows[i].user,
+		struct migrator who = migrator(rows[i].other, rows[i].user,
 		    rows[i].application);
 		struct migrator command = migrator(TOOL_COMMAND, "u", "a");
 		claim(&holder);
@@ -243,6 +253,33 @@ companions_are_let_in_by_the_rule_of_the_tool(void **state)
 	assert_int_equal(claim(&second), MIGRATION_PARK);
 	leave(&second);
 	leave(&first);
+}
+
+static void
+it_is_known_when_a_companion_was_last_at_work(void **state)
+{
+	struct migrator first = migrator(TOOL_RAILS, "u", "a");
+	struct migrator second = migrator(TOOL_RAILS, "u", "a");
+	struct migrator other = migrator(TOOL_RAILS, "u", "b");
+
+	(void)state;
+	claim(&first);
+	claim(&other);			/* waits: is nobody's companion */
+	first.is_firm = other.is_firm = true;
+	assert_int_equal(migration_company_us(&first), 0);
+	claim(&second);			/* has only looked */
+	assert_int_equal(migration_company_us(&first), 0);
+	second.is_firm = true;
+	pass_time(SECOND);
+	assert_int_equal(migration_company_us(&first), now_us);
+	second.idle_us = now_us;
+	pass_time(SECOND);
+	assert_int_equal(migration_company_us(&first), now_us - SECOND);
+	assert_int_equal(migration_company_us(&second), now_us);
+	leave(&first);
+	assert_int_equal(migration_company_us(&second), 0);
+	leave(&other);
+	leave(&second);
 }
 
 static void
@@ -565,6 +602,7 @@ main(void)
 		TEST(every_state_takes_every_call),
 		TEST(those_in_line_take_turns),
 		TEST(companions_are_let_in_by_the_rule_of_the_tool),
+		TEST(it_is_known_when_a_companion_was_last_at_work),
 		TEST(no_more_than_the_reserve_are_in),
 		TEST(a_drain_is_tried_with_longer_and_longer_pauses),
 		TEST(at_last_it_proceeds_is_refused_or_cancels),

@@ -33,15 +33,18 @@ static bool
 may_be_beside(const struct migrator *holder, const struct migrator *who)
 {
 	bool same = strcmp(holder->application, who->application) == 0;
+	bool idle = holder->idle_us != 0 && now_us - holder->idle_us >= SECOND;
 
 	if (strcmp(holder->user, who->user) != 0 ||
 	    who->tool == tool_of(TOOL_COMMAND))
 		return false;
 	switch (holder->tool->companions) {
 	case COMPANIONS_ANYBODY: return true;
+	case COMPANIONS_HELPERS: return same &&
+	    who->tool == tool_of(TOOL_DDL);
 	case COMPANIONS_ALWAYS: return same;
-	case COMPANIONS_IDLE: return same && holder->idle_us != 0 &&
-	    now_us - holder->idle_us >= SECOND;
+	case COMPANIONS_IDLE: return same && idle;
+	case COMPANIONS_KIN: return same || (idle && who->tool == holder->tool);
 	default: return false;
 	}
 }
@@ -54,8 +57,9 @@ walk_claim(int i)
 
 	if (was == MIGRATOR_OUT) {
 		static const enum tool_id tools[] = { TOOL_PRISMA, TOOL_GOOSE,
-			TOOL_RAILS, TOOL_COMMAND };
-		actor[i].who = migrator(tools[rand() % 4],
+			TOOL_RAILS, TOOL_YOYO, TOOL_DDL, TOOL_DECLARED,
+			TOOL_COMMAND };
+		actor[i].who = migrator(tools[rand() % 7],
 		    rand() % 3 != 0 ? "u" : "v", rand() % 3 != 0 ? "a" : "b");
 	}
 	if (console_is_in && console_until_us != 0 &&

@@ -251,6 +251,26 @@ out_of_memory_leaves_what_was_owed(void **state)
 	owed_finish(&owed);
 }
 
+static void
+what_takes_no_time_is_told_from_what_may(void **state)
+{
+	struct owed owed;
+
+	(void)state;
+	assert_true(owed_init(&owed));
+	assert_true(owed_is_brief(&owed));
+	owe(&owed, OWED_QUERY)->probe = true;
+	assert_true(owed_is_brief(&owed));
+	owe(&owed, OWED_QUERY);
+	assert_false(owed_is_brief(&owed));
+	owed_pop(&owed);
+	assert_false(owed_is_brief(&owed));
+	owed_pop(&owed);
+	owe(&owed, OWED_QUERY)->leaves = true;
+	assert_true(owed_is_brief(&owed));
+	owed_finish(&owed);
+}
+
 int
 main(void)
 {
@@ -265,6 +285,7 @@ main(void)
 		TEST(a_statement_is_pending_across_a_sync),
 		TEST(it_is_known_whether_a_commit_is_among_them),
 		TEST(it_is_known_whether_a_portal_of_ours_is_among_them),
+		TEST(what_takes_no_time_is_told_from_what_may),
 		TEST(out_of_memory_leaves_what_was_owed),
 	};
 

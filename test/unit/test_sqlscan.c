@@ -594,6 +594,8 @@ what_migration_tools_may_send_is_seen(void **state)
 		"SELECT * FROM \"_prisma_migrations\"",
 		"CREATE TABLE IF NOT EXISTS d.__drizzle_migrations (a int)",
 		"DROP TABLE \"SequelizeMeta\"",
+		"SELECT version FROM \"schemaversion\"",
+		"INSERT INTO \"_yoyo_log\" (id) VALUES (1)",
 		"INSERT INTO schema_migrations (version) VALUES ($1)",
 		"ALTER TABLE atlas_schema_revisions ADD a int",
 		"SELECT 1 FROM pg_class WHERE relname='alembic_version'",
@@ -601,6 +603,7 @@ what_migration_tools_may_send_is_seen(void **state)
 	static const char *const not_seen[] = {
 		"SELECT immigrant FROM t GROUP BY a", "DROP TABLE t",
 		"SELECT spname, web_id, chang, size FROM small",
+		"SELECT you, yoyo FROM average ORDER BY schema_version",
 		"SELECT 'a long text, and somewhere in it stands the name "
 		"_prisma_migrations' FROM t; SELECT 1",
 	};
@@ -638,6 +641,10 @@ words_are_found_at_every_offset(void **state)
 		{ " atlas_sChema_revisions", SQL_MIGRATION },
 		{ " drizZle.x", SQL_MIGRATION },
 		{ " nsPName", SQL_MIGRATION },
+		{ " schemAVersion", SQL_MIGRATION },
+		{ " \"infoRMation_schema\"", SQL_MIGRATION },
+		{ " pg_catalog.oBJ_description(1)", SQL_MIGRATION },
+		{ " \"YOyo_lock\"", SQL_MIGRATION },
 		{ " INTO tEMp t", SQL_TEMP },
 		{ " pG_TeMP.t", SQL_TEMP },
 		{ " U&\"a\"", SQL_UNKNOWN },
