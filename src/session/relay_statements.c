@@ -382,6 +382,7 @@ pass_parse(struct pass *pass, const struct frame *frame)
 		if (pass_parse_migrates(pass, frame, effects, sql, &go_on))
 			return go_on;
 		state_note(client->server, effects, sql);
+		client->server->parsed_effects = effects;
 	}
 	bool passed = !pass_tracks(client) ?
 	    pass_owe(pass, OWED_PARSE, OWED_FORWARD) != NULL &&
@@ -650,7 +651,8 @@ pass_bind_note(struct pass *pass, const struct stmt *stmt, struct span rest)
 	}
 	stat_add(&client->pool->shard[client->worker->index].stat,
 	    STAT_bind_count, 1);
-	server->bound_effects = stmt != NULL ? stmt->effects : SQL_UNKNOWN;
+	server->bound_effects = stmt != NULL ? stmt->effects : SQL_UNKNOWN |
+	    (server->parsed_effects & SQL_COPY_IN);
 }
 
 /* Puts the message, with the name that the server knows. */
@@ -879,20 +881,20 @@ pass_note_effects(struct server *server, struct owed_entry *entry,
 bool
 pass_execute(struct pass *pass, const struct frame *frame)
 {
-	struct server *server;
-	struct owed_entry *entry;
-
 	if (!pass_link(pass))
 		return false;
-	server = pass->client->server;
+	struct server *server = pass->client->server;
 	if (server->local_portal != NULL && !server->owed.skipping &&
 	    frame->body == 5)		/* the unnamed portal's */
 		return pass_execute_deallocate(pass, frame);
 	if (!server->owed.skipping) {
-		entry = pass_owe(pass, OWED_EXECUTE, OWED_FORWARD);
+		struct owed_entry *entry =
+		    pass_owe(pass, OWED_EXECUTE, OWED_FORWARD);
 		if (entry == NULL)
 			return false;
 		pass_note_effects(server, entry, server->bound_effects);
+		owed_set_copies(&server->owed, entry,
+		    server->bound_effects & SQL_COPY_IN);
 	}
 	return pass_as_is(pass, frame);
 }
