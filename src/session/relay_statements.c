@@ -201,20 +201,6 @@ pass_count_parse(const struct client *client)
 	    STAT_client_parse_count, 1);
 }
 
-static struct stmt *
-pass_intern(struct pass *pass, struct span tail)
-{
-	struct span sql = { tail.at, strnlen(tail.at, tail.len) };
-	uint64_t context, epoch;
-	struct stmt *stmt;
-
-	plans_identify(pass->client, sql, &context, &epoch);
-	stmt = stmt_intern(tail, context, epoch);
-	if (stmt == NULL)
-		pass_end(pass, END_NO_MEMORY, NULL);
-	return stmt;
-}
-
 /* The body of a Bind that stands right behind this message, behind its names;
  * SPAN_NONE: there is none. */
 static struct span
@@ -251,14 +237,8 @@ pass_parse_unnamed(struct pass *pass, const struct frame *frame,
 {
 	struct client *client = pass->client;
 	struct stmt *was = client->unnamed;
-	struct span sql = { tail.at, strnlen(tail.at, tail.len) };
-	uint64_t context, epoch;
-
-	plans_identify(client, sql, &context, &epoch);
-	bool same = was != NULL && was->context == context &&
-	    was->epoch == epoch &&
-	    span_eq((struct span){ was->tail, was->len }, tail);
-	struct stmt *stmt = same ? was : stmt_intern(tail, context, epoch);
+	bool same = was != NULL && plans_is_of(client, was, tail);
+	struct stmt *stmt = same ? was : plans_intern(client, tail);
 	struct owed_entry *entry;
 	bool go_on;
 
@@ -315,9 +295,9 @@ pass_parse_named(struct pass *pass, const struct frame *frame,
 	if (stmt != NULL)
 		return pass_is_settled(pass, stmt) &&
 		    pass_parse_again(pass, frame, stmt, tail);
-	stmt = pass_intern(pass, tail);
+	stmt = plans_intern(client, tail);
 	if (stmt == NULL)
-		return false;
+		return pass_end(pass, END_NO_MEMORY, NULL);
 	if (!pass_is_settled(pass, stmt)) {
 		stmt_unref(stmt);
 		return false;
