@@ -22,7 +22,7 @@ struct stmt {
 	_Atomic unsigned refs;
 	struct hash_node by_text;
 	uint64_t id;			/* never used again */
-	uint64_t context, epoch;	/* see stmt_intern() */
+	uint64_t context, reading, epoch;	/* see stmt_intern() */
 	_Atomic uint64_t shape;		/* as clients know it: of its first
 					 * description; 0 = not described.
 					 * session/plans.c */
@@ -42,10 +42,13 @@ struct stmt {
  * `tail` is a Parse body behind the statement's name. `context` tells texts
  * apart that mean different things: a hash of where they are run, and of the
  * search_path that the client has set. (Postgres keeps a prepared statement
- * when the path changes but refuses to run it if its columns would.) `epoch`
- * does the same for what changes with time. +1 reference, NULL: out of memory.
+ * when the path changes but refuses to run it if its columns would.) `reading`
+ * is a hash of what its constants are read by, vars_reading(): that is done
+ * once, when it is prepared. `epoch` does the same for what changes with time.
+ * +1 reference, NULL: out of memory.
  */
-struct stmt *stmt_intern(struct span tail, uint64_t context, uint64_t epoch);
+struct stmt *stmt_intern(struct span tail, uint64_t context, uint64_t reading,
+    uint64_t epoch);
 struct stmt *stmt_ref(struct stmt *stmt);
 void stmt_unref(struct stmt *stmt);	/* takes NULL */
 /* Its name on servers; NUL-terminated. Returns the length. */

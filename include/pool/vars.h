@@ -29,6 +29,9 @@ struct span vars_get(const struct vars *vars, struct span name);
 /* A hash of those by which a name in SQL means one table or another (the
  * search_path, and who one is); 0: none of them is in the set. */
 uint64_t vars_scope(const struct vars *vars);
+/* A hash of those by which Postgres reads a text and the constants in it: a
+ * date, a time without a zone, bytes that are letters; 0 likewise. */
+uint64_t vars_reading(const struct vars *vars);
 unsigned vars_count(const struct vars *vars);
 void vars_at(const struct vars *vars, unsigned i, struct span *ret_name,
     struct span *ret_value);

@@ -41,6 +41,7 @@ struct client {
 	bool joined;			/* counted in its pool */
 	bool begin_failed;		/* that transaction is in error */
 	bool keeps_sequences;		/* it has asked for lastval() */
+	uint64_t sequences_on;		/* the server that moved one for it */
 	bool is_resting;		/* with a server, between two
 					 * transactions: pool/hold.h */
 	bool repeats;			/* its batch is to be walked again */

@@ -49,6 +49,8 @@ struct owed_entry {
 	bool unnamed;			/* changes the unnamed statement: a
 					 * PARSE, CLOSE or QUERY */
 	bool ends;			/* a COMMIT, or it may be one */
+	bool copies;			/* EXECUTE: COPY FROM STDIN, most
+					 * likely; owed_set_copies() */
 	/* These are for session/plans.c: */
 	bool ddl, temp;			/* changes the schema; only its own */
 	bool refused;			/* BIND of a statement that is stale */
@@ -70,11 +72,15 @@ struct owed {
 	uint32_t count;
 	uint32_t local;			/* how many of them are OWED_LOCAL */
 	uint32_t syncs;			/* ... are OWED_SYNC */
+	uint32_t copies;		/* ... have `copies` set */
 	bool skipping;			/* the server skips up to a Sync that
 					 * has not been passed on yet */
 	bool batch_open;		/* an extended batch was begun, and no Z
 					 * has ended it */
 	bool copy_in;			/* the server reads COPY data */
+	bool copy_in_doubt;		/* ... and a Sync had been passed on */
+	bool copy_data;			/* ... and was given some */
+	uint32_t copy_syncs;		/* Syncs that were dropped before */
 	char *sql;			/* of what was passed on, for the next
 					 * entry that a Z of the client's takes
 					 * off; NULL = not kept */
@@ -115,6 +121,12 @@ bool owed_is_ours(const struct owed *owed);
 bool owed_is_brief(const struct owed *owed);
 /* Is there a Bind that we answer ourselves? */
 bool owed_has_local_bind(const struct owed *owed);
+void owed_set_copies(struct owed *owed, struct owed_entry *entry,
+    bool copies);
+void owed_note_copy_data(struct owed *owed);
+/* May the server be about to read COPY data of which the client has not sent
+ * the end? */
+bool owed_may_copy_in(const struct owed *owed);
 /* May what is owed end a transaction? */
 bool owed_may_end(const struct owed *owed);
 void owed_entry_clear(struct owed_entry *entry);

@@ -61,10 +61,13 @@ void plans_schema_changed(struct target *target);
  * From client to server.
  */
 
-/* What tells a text of this client, which is being prepared, from the same
- * text of others; for stmt_intern(). */
-void plans_identify(const struct client *client, struct span sql, bool named,
-    uint64_t *ret_context, uint64_t *ret_epoch);
+/* The statement of a Parse of this client, told from the same text of others
+ * to whom it means something else; +1 reference, NULL: out of memory. */
+struct stmt *plans_intern(const struct client *client, struct span tail,
+    bool named);
+/* Is that this one? For the unnamed one. */
+bool plans_is_of(const struct client *client, const struct stmt *stmt,
+    struct span tail);
 /* Before a Bind; *stmt may be replaced by one that is prepared anew. */
 enum plan plans_check_bind(struct pass *pass, const struct frame *frame,
     struct span portal, struct span name, struct stmt **stmt);

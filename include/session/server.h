@@ -55,6 +55,7 @@ struct server {
 	struct stmt *local_portal;	/* bound to the unnamed portal, but by
 					 * us: a DEALLOCATE; or NULL */
 	uint32_t bound_effects;		/* of the statement bound last */
+	uint32_t parsed_effects;	/* ... parsed last, where not tracked */
 	unsigned max_statements;	/* kept prepared; 0 = not tracked */
 	struct stmt *unnamed;		/* in its unnamed slot; or unknown */
 	struct vars *vars;		/* what its session differs by */

@@ -48,6 +48,7 @@ enum sql_effect {
 					 * migrate/detect looks closer */
 	SQL_DATABASE       = 1 << 25,	/* CREATE, DROP, ALTER DATABASE:
 					 * wire/sqldatabase reads it */
+	SQL_COPY_IN        = 1 << 26,	/* COPY FROM STDIN */
 };
 
 /*

@@ -5,10 +5,11 @@
  *   client B  "q"  --+--> struct stmt id 7 <--+-- server 2  PGSLUICE_7
  *   client C  ""   --+    (text and types)        server 3  (not yet)
  *
- * A statement is its text and parameter types; clients that prepare the same
- * share it, under whatever names. On a server it has one name, made from its
- * id. A client's Bind is rewritten to that name, and where the server at hand
- * has not seen the statement, a Parse goes in front.
+ * A statement is its text and parameter types, and what they are read by;
+ * clients that prepare the same share it, under whatever names. On a server it
+ * has one name, made from its id. A client's Bind is rewritten to that name,
+ * and where the server at hand has not seen the statement, a Parse goes in
+ * front.
  *
  * Statements are interned in shards by hash, so that workers seldom meet on a
  * lock, and only a Parse looks there: Bind goes through the client's names.
@@ -65,8 +66,8 @@ shard_of(uint64_t hash)
 }
 
 static struct stmt *
-stmt_create(struct span tail, uint64_t context, uint64_t epoch, uint64_t hash,
-    struct stmt_shard *shard)
+stmt_create(struct span tail, uint64_t context, uint64_t reading,
+    uint64_t epoch, uint64_t hash, struct stmt_shard *shard)
 {
 	struct stmt *stmt = mem_zalloc(sizeof(*stmt) + tail.len);
 
@@ -75,6 +76,7 @@ stmt_create(struct span tail, uint64_t context, uint64_t epoch, uint64_t hash,
 	stmt->refs = 1;
 	stmt->id = next_id++;
 	stmt->context = context;
+	stmt->reading = reading;
 	stmt->epoch = epoch;
 	stmt->len = (uint32_t)tail.len;
 	memcpy(stmt->tail, tail.at, tail.len);
@@ -88,9 +90,10 @@ stmt_create(struct span tail, uint64_t context, uint64_t epoch, uint64_t hash,
 }
 
 struct stmt *
-stmt_intern(struct span tail, uint64_t context, uint64_t epoch)
+stmt_intern(struct span tail, uint64_t context, uint64_t reading,
+    uint64_t epoch)
 {
-	uint64_t hash = span_hash(tail) ^ context ^ id_hash(epoch);
+	uint64_t hash = span_hash(tail) ^ context ^ id_hash(epoch + reading);
 	struct stmt_shard *shard = shard_of(hash);
 	struct stmt *found = NULL;
 
@@ -98,14 +101,16 @@ stmt_intern(struct span tail, uint64_t context, uint64_t epoch)
 	struct hash_node *node = hash_find(&shard->statements, hash);
 	for (; node != NULL && found == NULL; node = hash_next_equal(node)) {
 		struct stmt *stmt = container_of(node, struct stmt, by_text);
-		if (stmt->context == context && stmt->epoch == epoch &&
+		if (stmt->context == context && stmt->reading == reading &&
+		    stmt->epoch == epoch &&
 		    span_eq((struct span){ stmt->tail, stmt->len }, tail)) {
 			stmt->refs++;
 			found = stmt;
 		}
 	}
 	if (found == NULL)
-		found = stmt_create(tail, context, epoch, hash, shard);
+		found = stmt_create(tail, context, reading, epoch, hash,
+		    shard);
 	pthread_mutex_unlock(&shard->lock);
 	return found;
 }
@@ -169,7 +174,8 @@ stmt_with_types(const struct stmt *stmt, uint64_t epoch)
 	buf_add(&tail, sql.at, sql.len + 1);
 	buf_add(&tail, types->text, types->len);
 	if (!tail.failed)
-		typed = stmt_intern(buf_span(&tail), stmt->context, epoch);
+		typed = stmt_intern(buf_span(&tail), stmt->context,
+		    stmt->reading, epoch);
 	buf_finish(&tail);
 	return typed;
 }

@@ -31,6 +31,7 @@ struct vars {
 	struct hash_node by_content;
 	unsigned count;
 	uint64_t scope;			/* vars_scope() */
+	uint64_t reading;		/* vars_reading() */
 	struct vars_pair pair[];	/* the texts follow in the block */
 };
 
@@ -85,19 +86,39 @@ vars_scope(const struct vars *vars)
 	return vars->scope;
 }
 
+uint64_t
+vars_reading(const struct vars *vars)
+{
+	return vars->reading;
+}
+
+/* A hash of those of the parameters, "a b c", that are in the set. */
+static uint64_t
+hash_of(const struct vars *vars, const char *names)
+{
+	struct span rest = span_of(names), name;
+	uint64_t hash = 0;
+
+	for (uint64_t i = 0; span_next(&rest, ' ', &name); i++) {
+		struct span value = vars_get(vars, name);
+		if (value.at != NULL)
+			hash = hash * 31 + span_hash(value) + i;
+	}
+	return hash;
+}
+
 static uint64_t
 find_scope(const struct vars *vars)
 {
-	static const char *const names[] = { "search_path", "role",
-	    "session_authorization" };
-	uint64_t scope = 0;
+	return hash_of(vars, "search_path role session_authorization");
+}
 
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		struct span value = vars_get(vars, span_of(names[i]));
-		if (value.at != NULL)
-			scope = scope * 31 + span_hash(value) + i;
-	}
-	return scope;
+static uint64_t
+find_reading(const struct vars *vars)
+{
+	return hash_of(vars, "client_encoding datestyle intervalstyle timezone "
+	    "timezone_abbreviations standard_conforming_strings array_nulls "
+	    "lc_monetary lc_numeric transform_null_equals xmloption");
 }
 
 static struct vars *
@@ -127,6 +148,7 @@ vars_build(const struct vars_pair *pair, unsigned count)
 		vars->pair[i] = (struct vars_pair){ to[0], to[1] };
 	}
 	vars->scope = find_scope(vars);
+	vars->reading = find_reading(vars);
 	return vars;
 }
 

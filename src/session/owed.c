@@ -69,6 +69,8 @@ owed_count(struct owed *owed, const struct owed_entry *entry, uint32_t by)
 		owed->local += by;
 	if (entry->kind == OWED_SYNC)
 		owed->syncs += by;
+	if (entry->copies)
+		owed->copies += by;
 }
 
 struct owed_entry *
@@ -219,6 +221,34 @@ owed_has_local_bind(const struct owed *owed)
 		if (owed_at(owed, i)->kind == OWED_BIND &&
 		    owed_at(owed, i)->action == OWED_LOCAL)
 			return true;
+	return false;
+}
+
+void
+owed_set_copies(struct owed *owed, struct owed_entry *entry, bool copies)
+{
+	owed->copies += (uint32_t)copies - entry->copies;
+	entry->copies = copies;
+}
+
+void
+owed_note_copy_data(struct owed *owed)
+{
+	owed->copy_data = true;
+	owed->copy_syncs = 0;
+}
+
+bool
+owed_may_copy_in(const struct owed *owed)
+{
+	if (owed->copies == 0)
+		return false;
+	for (uint32_t i = owed->count; i-- > 0;) {
+		if (owed_at(owed, i)->kind == OWED_COPY_DONE)
+			return false;
+		if (owed_at(owed, i)->copies)
+			return true;
+	}
 	return false;
 }
 

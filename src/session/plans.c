@@ -133,13 +133,15 @@ epoch_now(const struct client *client)
 	    server->plans.own_epoch : target->schema_epoch + 1;
 }
 
+/* Would the statement, prepared now, be the same? */
 static bool
-epoch_is_now(const struct client *client, uint64_t epoch)
+stmt_is_now(const struct client *client, const struct stmt *stmt)
 {
 	const struct server *server = client->server;
 
-	return epoch == 0 || epoch == epoch_now(client) ||
-	    (server != NULL && epoch == server->plans.temp_epoch);
+	return stmt->epoch == 0 || ((stmt->epoch == epoch_now(client) ||
+	    (server != NULL && stmt->epoch == server->plans.temp_epoch)) &&
+	    stmt->reading == vars_reading(client->vars));
 }
 
 /* The link has changed the schema, as it sees it. */
@@ -248,10 +250,11 @@ mix(uint64_t hash, uint64_t more)
 	return hash ^ hash >> 29;
 }
 
-void
-plans_identify(const struct client *client, struct span sql, bool named,
+static void
+identify(const struct client *client, struct span tail, bool named,
     uint64_t *ret_context, uint64_t *ret_epoch)
 {
+	struct span sql = { tail.at, strnlen(tail.at, tail.len) };
 	const struct pool *pool = client->pool;
 	struct target *target = pool->target;
 	uint64_t context = vars_scope(client->vars);
@@ -267,14 +270,36 @@ plans_identify(const struct client *client, struct span sql, bool named,
 	*ret_context = context;
 }
 
-/* The same statement in the epoch that is now; +1 reference. */
+struct stmt *
+plans_intern(const struct client *client, struct span tail, bool named)
+{
+	uint64_t context, epoch;
+
+	identify(client, tail, named, &context, &epoch);
+	return stmt_intern(tail, context, vars_reading(client->vars), epoch);
+}
+
+bool
+plans_is_of(const struct client *client, const struct stmt *stmt,
+    struct span tail)
+{
+	uint64_t context, epoch;
+
+	identify(client, tail, false, &context, &epoch);
+	return stmt->context == context && stmt->epoch == epoch &&
+	    stmt->reading == vars_reading(client->vars) &&
+	    span_eq(stmt_tail(stmt), tail);
+}
+
+/* The same statement in the epoch that is now, read as it is now; +1
+ * reference. */
 static struct stmt *
 stmt_of_now(const struct client *client, struct stmt *stmt)
 {
-	if (epoch_is_now(client, stmt->epoch))
+	if (stmt_is_now(client, stmt))
 		return stmt_ref(stmt);
 	return stmt_intern((struct span){ stmt->tail, stmt->len },
-	    stmt->context, epoch_now(client));
+	    stmt->context, vars_reading(client->vars), epoch_now(client));
 }
 
 /*
@@ -353,7 +378,7 @@ bind_is_plain(struct client *client, bool unnamed, const struct stmt *stmt)
 	struct server *server = client->server;
 	uint64_t shape;
 
-	if (!epoch_is_now(client, stmt->epoch) ||
+	if (!stmt_is_now(client, stmt) ||
 	    !server_shape(server, unnamed, stmt, &shape))
 		return false;
 	/* What the client has parsed itself is what it was told of. */
@@ -596,7 +621,7 @@ shape_differs(struct server *server, const struct owed_entry *head,
 		/* Nor is it what was found since: then it is its own. */
 		stmt_unref(next);
 		next = stmt_intern((struct span){ stmt->tail, stmt->len },
-		    stmt->context, epoch_own());
+		    stmt->context, stmt->reading, epoch_own());
 		if (next != NULL)
 			next->shape = shape;
 	}

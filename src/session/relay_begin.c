@@ -167,7 +167,7 @@ batch_take_parse(struct batch *batch)
 	if (name.len > 0 || body_u16(&body) != 0 || !body_is_done(&body) ||
 	    sql.len > BEGIN_MAX || (sqlscan(sql, NULL) & SQL_BARE) == 0)
 		return false;
-	batch->stmt = stmt_intern(tail, 0, 0);
+	batch->stmt = stmt_intern(tail, 0, 0, 0);
 	batch->parsed = batch->stmt != NULL;
 	return batch->parsed;
 }

@@ -191,6 +191,28 @@ pass_tracks(const struct client *client)
 	return client->server->max_statements > 0;
 }
 
+/*
+ * A Sync that the server reads as COPY data is ignored there, and owes
+ * nothing. One that it reads after the COPY has failed is answered. Which of
+ * both it will be is known only if it has not been passed on: it waits for the
+ * answer to the COPY, and where data is read then, it is dropped; it is put
+ * back if that fails before there is any. (Where something else than data is
+ * read, that is an error, and the Sync its end.)
+ */
+static bool
+pass_sync_later(struct pass *pass)
+{
+	struct buf *out = &pass->client->worker->scratch;
+
+	buf_clear(out);
+	msg_end(out, msg_begin(out, 'H'));
+	if (out->failed)
+		return pass_end(pass, END_NO_MEMORY, NULL);
+	pass_put_bytes(pass, out);
+	stream_pause(&pass->client->s, PAUSE_OWED_FULL);
+	return false;
+}
+
 static bool
 pass_sync(struct pass *pass, const struct frame *frame)
 {
@@ -204,10 +226,13 @@ pass_sync(struct pass *pass, const struct frame *frame)
 		return false;
 
 	struct owed *owed = &pass->client->server->owed;
-	/* A Sync that reaches the server while it reads COPY data is ignored
-	 * there: it owes nothing. */
-	if (!owed->copy_in &&
-	    pass_owe(pass, OWED_SYNC, OWED_FORWARD) == NULL)
+	if (owed->copy_in && !pass->client->server->tainted) {
+		owed->copy_syncs += !owed->copy_data;
+		return pass_drop(pass, frame);
+	}
+	if (owed_may_copy_in(owed))
+		return pass_sync_later(pass);
+	if (pass_owe(pass, OWED_SYNC, OWED_FORWARD) == NULL)
 		return false;
 	owed->skipping = false;
 	return pass_as_is(pass, frame);
@@ -532,6 +557,8 @@ pass_function(struct pass *pass, const struct frame *frame)
 static bool
 pass_copy_data(struct pass *pass, const struct frame *frame)
 {
+	if (pass->client->server != NULL)
+		owed_note_copy_data(&pass->client->server->owed);
 	return pass->client->server == NULL ? pass_drop(pass, frame) :
 	    pass_as_is(pass, frame);
 }

@@ -16,7 +16,9 @@
  *                     passed on yet, `skipping` stays set until one is.
  *   G                 COPY IN: the server ignores a Sync until the COPY ends,
  *                     so those that were passed on before the client's
- *                     CopyDone will never be answered
+ *                     CopyDone will never be answered: unless it fails
+ *                     before it reads any data, when they are. So none is
+ *                     passed on until it is known what comes (pass_sync)
  *   Z                 takes a Sync, Query or FunctionCall off
  *
  * A reply that fits none of these is a broken server, and ends it.
@@ -144,7 +146,7 @@ owed_settle(struct server *server)
 {
 	struct owed_entry *head = owed_head(&server->owed);
 
-	bool certain = head->kind >= OWED_SYNC;
+	bool certain = head->kind >= OWED_SYNC || head->copies;
 
 	owed_entry_clear(head);
 	owed_pop(&server->owed);
@@ -252,6 +254,7 @@ server_forget_owed(struct server *server)
 	owed->sql = NULL;
 	owed->skipping = false;
 	owed->copy_in = false;
+	owed->copy_in_doubt = false;
 }
 
 /* An error in an extended batch: everything up to the next Sync is skipped.
@@ -271,6 +274,24 @@ owed_skip_to_sync(struct server *server)
 		owed_pop(owed);
 	if (server->client != NULL && owed->count <= OWED_MAX / 2)
 		stream_resume(&server->client->s, PAUSE_OWED_FULL);
+}
+
+/* A COPY has failed, and not by its data nor for having waited for it: what
+ * the server reads next are the Syncs that were kept from it. */
+static bool
+copy_put_syncs(struct server *server, const struct error_fields *fields)
+{
+	struct owed *owed = &server->owed;
+
+	if (!owed->skipping || span_is(fields->sqlstate, "57014"))
+		owed->copy_syncs = 0;
+	for (; owed->copy_syncs > 0; owed->copy_syncs--) {
+		if (owed_push(owed, OWED_SYNC, OWED_FORWARD) == NULL)
+			return false;
+		owed->skipping = false;
+		stream_send(&server->s, "S\0\0\0\4", 5);
+	}
+	return true;
 }
 
 /*
@@ -328,6 +349,9 @@ reply_error(struct reply *reply, const struct frame *frame)
 	if (!error_parse(body, &fields))
 		memset(&fields, 0, sizeof(fields));
 	server->owed.copy_in = false;
+	/* How many times it will be ready now, nobody can tell. */
+	if (server->owed.copy_in_doubt)
+		server->tainted = true;
 	if (head == NULL || span_is(fields.severity, "FATAL") ||
 	    span_is(fields.severity, "PANIC")) {
 		/* Its last words; the end of the connection follows, and what
@@ -359,6 +383,8 @@ reply_error(struct reply *reply, const struct frame *frame)
 		owed_skip_to_sync(server);
 	if (server->client == NULL)
 		return REPLY_SWALLOW;
+	if (!copy_put_syncs(server, &fields))
+		return REPLY_BAD;
 	if (again) {
 		plans_swallow_batch(server);
 		return REPLY_SWALLOW;
@@ -488,6 +514,7 @@ reply_copy_in(struct reply *reply)
 	    head->action != OWED_FORWARD ||
 	    (head->kind != OWED_EXECUTE && head->kind != OWED_QUERY))
 		return REPLY_BAD;
+	owed_set_copies(owed, head, false);	/* it is certain now */
 	while (end < owed->count &&
 	    owed_at(owed, end)->kind != OWED_COPY_DONE)
 		end++;
@@ -498,6 +525,8 @@ reply_copy_in(struct reply *reply)
 		 * owed then. This server is not used again. */
 		if (owed_at(owed, i)->kind != OWED_SYNC)
 			server->tainted = true;
+		else
+			owed->copy_in_doubt = true;
 		/* The Sync behind the COPY is the one that is answered. */
 		if (owed_at(owed, i)->sql != NULL) {
 			mem_free(sql);
@@ -519,6 +548,8 @@ reply_copy_in(struct reply *reply)
 	/* It may have waited for the answer to a Sync that is ignored now. */
 	stream_resume(&server->client->s, PAUSE_OWED_FULL);
 	owed->copy_in = true;
+	owed->copy_data = false;
+	owed->copy_syncs = 0;
 	return REPLY_PASS;
 }
 
@@ -548,6 +579,7 @@ reply_ready(struct reply *reply, const struct frame *frame)
 	head->sql = NULL;
 	server->status = status;
 	server->owed.copy_in = false;
+	server->owed.copy_in_doubt = false;
 	server->discarded = false;
 	owed_settle(server);
 	server->commit_sent = server->commit_sent &&

@@ -201,20 +201,6 @@ pass_count_parse(const struct client *client)
 	    STAT_client_parse_count, 1);
 }
 
-static struct stmt *
-pass_intern(struct pass *pass, struct span tail)
-{
-	struct span sql = { tail.at, strnlen(tail.at, tail.len) };
-	uint64_t context, epoch;
-	struct stmt *stmt;
-
-	plans_identify(pass->client, sql, true, &context, &epoch);
-	stmt = stmt_intern(tail, context, epoch);
-	if (stmt == NULL)
-		pass_end(pass, END_NO_MEMORY, NULL);
-	return stmt;
-}
-
 /* The body of a Bind that stands right behind this message, behind its names;
  * SPAN_NONE: there is none. */
 static struct span
@@ -251,14 +237,8 @@ pass_parse_unnamed(struct pass *pass, const struct frame *frame,
 {
 	struct client *client = pass->client;
 	struct stmt *was = client->unnamed;
-	struct span sql = { tail.at, strnlen(tail.at, tail.len) };
-	uint64_t context, epoch;
-
-	plans_identify(client, sql, false, &context, &epoch);
-	bool same = was != NULL && was->context == context &&
-	    was->epoch == epoch &&
-	    span_eq((struct span){ was->tail, was->len }, tail);
-	struct stmt *stmt = same ? was : stmt_intern(tail, context, epoch);
+	bool same = was != NULL && plans_is_of(client, was, tail);
+	struct stmt *stmt = same ? was : plans_intern(client, tail, false);
 	struct owed_entry *entry;
 	bool go_on;
 
@@ -315,9 +295,9 @@ pass_parse_named(struct pass *pass, const struct frame *frame,
 	if (stmt != NULL)
 		return pass_is_settled(pass, stmt) &&
 		    pass_parse_again(pass, frame, stmt, tail);
-	stmt = pass_intern(pass, tail);
+	stmt = plans_intern(client, tail, true);
 	if (stmt == NULL)
-		return false;
+		return pass_end(pass, END_NO_MEMORY, NULL);
 	if (!pass_is_settled(pass, stmt)) {
 		stmt_unref(stmt);
 		return false;
@@ -382,6 +362,7 @@ pass_parse(struct pass *pass, const struct frame *frame)
 		if (pass_parse_migrates(pass, frame, effects, sql, &go_on))
 			return go_on;
 		state_note(client->server, effects, sql);
+		client->server->parsed_effects = effects;
 	}
 	bool passed = !pass_tracks(client) ?
 	    pass_owe(pass, OWED_PARSE, OWED_FORWARD) != NULL &&
@@ -650,7 +631,8 @@ pass_bind_note(struct pass *pass, const struct stmt *stmt, struct span rest)
 	}
 	stat_add(&client->pool->shard[client->worker->index].stat,
 	    STAT_bind_count, 1);
-	server->bound_effects = stmt != NULL ? stmt->effects : SQL_UNKNOWN;
+	server->bound_effects = stmt != NULL ? stmt->effects : SQL_UNKNOWN |
+	    (server->parsed_effects & SQL_COPY_IN);
 }
 
 /* Puts the message, with the name that the server knows. */
@@ -879,20 +861,20 @@ pass_note_effects(struct server *server, struct owed_entry *entry,
 bool
 pass_execute(struct pass *pass, const struct frame *frame)
 {
-	struct server *server;
-	struct owed_entry *entry;
-
 	if (!pass_link(pass))
 		return false;
-	server = pass->client->server;
+	struct server *server = pass->client->server;
 	if (server->local_portal != NULL && !server->owed.skipping &&
 	    frame->body == 5)		/* the unnamed portal's */
 		return pass_execute_deallocate(pass, frame);
 	if (!server->owed.skipping) {
-		entry = pass_owe(pass, OWED_EXECUTE, OWED_FORWARD);
+		struct owed_entry *entry =
+		    pass_owe(pass, OWED_EXECUTE, OWED_FORWARD);
 		if (entry == NULL)
 			return false;
 		pass_note_effects(server, entry, server->bound_effects);
+		owed_set_copies(&server->owed, entry,
+		    server->bound_effects & SQL_COPY_IN);
 	}
 	return pass_as_is(pass, frame);
 }

@@ -31,8 +31,9 @@
  * What a sequence gave last (lastval(), currval()) can be neither seen nor
  * moved. Nearly no app asks for it later than in the same transaction, and
  * every INSERT may change it. So a client is tied down for it only once it has
- * asked (client->keeps_sequences); and who asks never gets a stranger's value:
- * the server is made to forget that first.
+ * asked (client->keeps_sequences); and who asks never gets a stranger's value,
+ * nor one of its own from before what it did elsewhere: the server is made to
+ * forget that first.
  *
  * What a startup packet has set is not the server's default: a parameter that
  * the probe does not show was reset, and goes back to the packet's value.
@@ -170,11 +171,25 @@ audit_note(struct server *server, struct span sql)
 	note_names(server, sql);
 }
 
+/* Is what this client creates temporary, without a word of it? What it has
+ * said of its path just now may not be known yet. */
+static bool
+creates_temp(const struct server *server)
+{
+	struct span path = server->client == NULL ? SPAN_NONE :
+	    vars_get(server->client->vars, SPAN("search_path"));
+
+	return server->touched & SQL_TEMP || (path.at != NULL &&
+	    memmem(path.at, path.len, "pg_temp", 7) != NULL);
+}
+
 void
 state_note(struct server *server, uint32_t effects, struct span sql)
 {
 	if (server->audited)
 		audit_note(server, sql);
+	if (creates_temp(server))
+		effects |= SQL_TEMP;
 	/* What a startup packet has set is gone as by a RESET. */
 	if (effects & SQL_DISCARD_ALL && server->client != NULL &&
 	    vars_count(server->client->startup_vars) > 0)
@@ -188,8 +203,10 @@ state_note(struct server *server, uint32_t effects, struct span sql)
 		server->touched_final |= effects & (SQL_LOAD | SQL_SEED);
 		return;
 	}
-	if (effects & (SQL_SEQUENCE | SQL_UNKNOWN))
+	if (effects & (SQL_SEQUENCE | SQL_UNKNOWN)) {
 		server->sequences_of = server->client->id;
+		server->client->sequences_on = server->id;
+	}
 	if (!server->client->keeps_sequences ||
 	    server->pins & 1u << PIN_SEQUENCE)
 		effects &= ~(uint32_t)SQL_SEQUENCE;
@@ -207,9 +224,11 @@ state_must_forget(struct server *server, uint32_t effects)
 	if ((effects & SQL_LASTVAL) == 0 || !state_is_kept(server))
 		return false;
 	client->keeps_sequences = true;
-	if (server->sequences_of == client->id || server->status == 'E')
+	if ((server->sequences_of == client->id &&
+	    client->sequences_on == server->id) || server->status == 'E')
 		return false;
 	server->sequences_of = client->id;
+	client->sequences_on = server->id;
 	return true;
 }
 

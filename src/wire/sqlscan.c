@@ -393,6 +393,21 @@ rule_set(struct scan *scan)
 	}
 }
 
+/* COPY t FROM STDIN; Postgres takes FROM STDOUT for the same. */
+static void
+rule_copy(struct scan *scan)
+{
+	bool after_from = false;
+
+	scan->effects |= SQL_SEQUENCE;
+	for (next(scan); !is_over(scan); next(scan)) {
+		if (after_from && scan->lex.depth == 0 &&
+		    (is_word(scan, "stdin") || is_word(scan, "stdout")))
+			scan->effects |= SQL_COPY_IN;
+		after_from = is_word(scan, "from");
+	}
+}
+
 /* May do anything; but what cannot be asked for afterwards is looked for. */
 static void
 rule_do(struct scan *scan)

@@ -768,6 +768,31 @@ def copy_in_by_the_extended_protocol(talk):
 
 
 @dialogue()
+def copy_in_by_the_extended_protocol_that_fails_before_it_reads(talk):
+    # It cannot FREEZE, and says so when it has asked for data already; a Sync
+    # that came with it is answered then, and not where data is read.
+    freeze = (parse("", "COPY diff_copy FROM STDIN (FREEZE)"), bind(),
+              describe(), execute(), sync())
+    plain = (parse("", "COPY diff_copy FROM STDIN"), bind(), describe(),
+             execute(), sync())
+    for _ in range(3):
+        talk.send(*freeze)
+        talk.ready()
+        talk.send(copy_data(b"1\ta\n"), copy_done(), sync())
+        talk.ready()
+        talk.send(query("SELECT count(*) FROM diff_copy"))
+        talk.ready()
+        talk.send(*plain)
+        talk.until("G")
+        talk.send(copy_data(b"no number\ta\n"), copy_done(), sync())
+        talk.ready()
+    talk.send(query("BEGIN"), *freeze)
+    talk.ready(2)
+    talk.send(copy_data(b"1\ta\n"), copy_done(), sync(), query("ROLLBACK"))
+    talk.ready(2)
+
+
+@dialogue()
 def copy_in_fails_by_its_data_in_a_pipeline(talk):
     talk.send(parse("", "COPY diff_copy FROM STDIN"), bind(), execute(),
               copy_data(b"no number\ta\n"), copy_data(b"2\tb\n"),

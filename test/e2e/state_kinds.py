@@ -334,7 +334,26 @@ IN_THE_SERVER = [
               "CREATE TEMP TABLE mine (n int) ON COMMIT DROP", "COMMIT"),
           Way("view_on_a_table", "CREATE TEMP TABLE base (n int)",
               "CREATE TEMP VIEW mine AS SELECT * FROM base"),
-          Way("do", in_a_do_block("CREATE TEMP TABLE mine (n int)"))],
+          Way("do", in_a_do_block("CREATE TEMP TABLE mine (n int)")),
+          Way("by_the_path", "SET search_path = pg_temp, public",
+              "CREATE TABLE mine (n int)"),
+          Way("by_the_path_extended", "SET search_path = pg_temp, public",
+              extended("CREATE TABLE mine (n int)"))],
+         pins=True),
+    Kind("temp_function", asks(
+        "SELECT count(*) FROM pg_proc"
+        " WHERE pronamespace = pg_my_temp_schema()"),
+         [Way("create", "CREATE FUNCTION pg_temp.mine() RETURNS int"
+              " LANGUAGE sql AS 'SELECT 1'"),
+          Way("create_extended",
+              extended("CREATE FUNCTION pg_temp.mine() RETURNS int"
+                       " LANGUAGE sql AS 'SELECT 1'"))],
+         pins=True),
+    Kind("temp_type", asks(
+        "SELECT count(*) FROM pg_type WHERE typnamespace = pg_my_temp_schema()"
+        " AND typname = 'mine'"),
+         [Way("create_enum", "CREATE TYPE pg_temp.mine AS ENUM ('a')"),
+          Way("create_domain", "CREATE DOMAIN pg_temp.mine AS text")],
          pins=True),
     Kind("advisory_lock", LOCKS,
          [Way("lock", "SELECT pg_advisory_lock(4711)"),

@@ -334,3 +334,55 @@ def test_temporary_tables_of_a_kind_cost_no_statement_that_was_there(
             found = link.rows("SELECT count(*) FROM pg_prepared_statements")
             link.rows("COMMIT")
         assert found == [["1"]]
+
+
+# What a constant means is settled when its statement is prepared, by the
+# session's settings: those of whoever prepared the same text must not do.
+
+READ_BY = [
+    ("datestyle", "ISO, MDY", "ISO, DMY",
+     "SELECT date '01/02/2003' - date 'epoch' AS n",
+     "12054", "12084"),
+    ("timezone", "UTC", "Asia/Tokyo",
+     "SELECT extract(epoch FROM timestamptz '2020-01-01 00:00')::int AS n",
+     "1577836800", "1577804400"),
+    ("intervalstyle", "postgres", "sql_standard",
+     "SELECT extract(epoch FROM interval '-1 day 1:00')::int AS n",
+     "-82800", "-90000"),
+    ("transform_null_equals", "off", "on",
+     "SELECT count(*) AS n FROM (VALUES (1)) v WHERE 1 = NULL OR NULL = NULL",
+     "0", "1"),
+]
+
+
+@pytest.mark.parametrize("prefix", ["named", ""], ids=["named", "unnamed"])
+@pytest.mark.parametrize("setting,one,other,sql,by_one,by_other", READ_BY,
+                         ids=[row[0] for row in READ_BY])
+def test_constants_are_read_by_the_settings_of_their_client(
+        stage, prefix, setting, one, other, sql, by_one, by_other):
+    def ask(link):
+        name = prefix and f"{prefix}{next(count)}"
+        link.send(parse(name, sql), bind("", name), execute(), sync())
+        return [got.values[0] for got in link.until_ready()
+                if got.kind == "D"]
+
+    count = itertools.count()
+    first = stage.driver().link
+    second = stage.driver().link
+    first.rows(f"SET {setting} = '{one}'")
+    second.rows(f"SET {setting} = '{other}'")
+    for _ in range(2):
+        for _ in stage.each_server():
+            assert ask(first) == [by_one]
+            assert ask(second) == [by_other]
+    # Somebody who changes it, with the statement prepared already.
+    for link, value in ((first, other), (second, one)):
+        link.send(parse("kept", sql), sync())
+        link.until_ready()
+        link.rows(f"SET {setting} = '{value}'")
+        for _ in stage.each_server():
+            link.send(bind("", "kept"), execute(), sync())
+            link.until_ready()
+    for _ in stage.each_server():
+        assert ask(first) == [by_other]
+        assert ask(second) == [by_one]

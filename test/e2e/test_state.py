@@ -711,3 +711,31 @@ def test_clients_that_all_differ_share_few_servers(
                                mine["role"]]
         assert pins(pooler) == []
     assert len(pids) <= SERVERS
+
+
+# Sequences
+
+def test_currval_is_not_what_another_server_had_given_before(start_pgsluice):
+    """The client has moved the sequence on two servers, and asks the one
+    that it had first: an error, as in a new session, or the last."""
+    pooler = start_pgsluice(default_pool_size=2, server_round_robin=1,
+                            workers=1)
+    with pooler.connect() as client:
+        client.rows("DROP SEQUENCE IF EXISTS state_moved;"
+                    " CREATE SEQUENCE state_moved")
+        with pooler.connect() as other:
+            for link in (client, other):
+                link.rows("BEGIN; SELECT 1")
+            for link in (client, other):
+                link.rows("COMMIT")
+        pids = {client.value("SELECT pg_backend_pid()") for _ in range(2)}
+        assert len(pids) == 2
+        assert client.value("SELECT nextval('state_moved')") == "1"
+        assert client.value("SELECT nextval('state_moved')") == "2"
+        with pytest.raises(wire.ServerError) as error:
+            client.value("SELECT currval('state_moved')")
+        assert error.value.sqlstate == "55000"
+        assert client.value("SELECT nextval('state_moved')") == "3"
+        for _ in range(3):
+            assert client.value("SELECT currval('state_moved')") == "3"
+        client.rows("DROP SEQUENCE state_moved")

@@ -177,8 +177,8 @@ the_unnamed_statement_is_what_the_last_parse_says(void **state)
 static void
 a_statement_is_pending_across_a_sync(void **state)
 {
-	struct stmt *one = stmt_intern(SPAN("SELECT 1\0\0"), 0, 0);
-	struct stmt *two = stmt_intern(SPAN("SELECT 2\0\0"), 0, 0);
+	struct stmt *one = stmt_intern(SPAN("SELECT 1\0\0"), 0, 0, 0);
+	struct stmt *two = stmt_intern(SPAN("SELECT 2\0\0"), 0, 0, 0);
 	struct owed owed;
 
 	(void)state;

@@ -285,7 +285,7 @@ static const struct situation {
 		[MESSAGE_Describe] = PASSED("C D", "Q -C D"),
 		[MESSAGE_Execute] = PASSED("E", "Q E"),
 		[MESSAGE_Close] = PASSED("", "Q =C"),
-		[MESSAGE_Sync] = PASSED("S", "Q"),
+		[MESSAGE_Sync] = PASSED("", "Q"),
 		[MESSAGE_Flush] = PASSED("H", "Q"),
 		[MESSAGE_FunctionCall] = PASSED("F", "Q F"),
 		[MESSAGE_CopyData] = PASSED("d", "Q"),

@@ -87,7 +87,7 @@ harmless_statements_have_no_effect(void **state)
 		{ "VALUES (1)", 0 }, { "TABLE t", 0 },
 		{ "MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE",
 		  0 },
-		{ "COPY t FROM STDIN", 0 }, { "SHOW ALL", 0 },
+		{ "COPY t TO STDOUT", 0 }, { "SHOW ALL", 0 },
 		{ "LOCK TABLE t", 0 }, { "NOTIFY a", 0 }, { "FETCH c", 0 },
 		{ "MOVE c", 0 }, { "CLOSE c", 0 }, { "VACUUM", 0 },
 		{ "ANALYZE t", 0 }, { "ANALYSE t", 0 }, { "CHECKPOINT", 0 },
@@ -276,13 +276,32 @@ advisory_locks_of_the_session_are_seen(void **state)
 }
 
 static void
+a_copy_that_reads_from_the_client_is_seen(void **state)
+{
+	static const struct row rows[] = {
+		{ "COPY t FROM STDIN", SQL_COPY_IN },
+		{ "copy public.t (a, b) from stdin with (format csv)",
+		  SQL_COPY_IN },
+		{ "COPY t FROM STDOUT", SQL_COPY_IN },
+		{ "/* x */ COPY t FROM /* y */ STDIN;", SQL_COPY_IN },
+		{ "COPY t TO STDIN", 0 }, { "COPY t TO STDOUT", 0 },
+		{ "COPY t FROM 'stdin'", 0 },
+		{ "COPY (SELECT a FROM stdin) TO STDOUT", 0 },
+		{ "SELECT a FROM stdin", 0 },
+	};
+
+	(void)state;
+	expect_effects(rows, COUNT(rows));
+}
+
+static void
 what_moves_a_sequence_on_or_asks_for_it_is_seen(void **state)
 {
 	static const struct row rows[] = {
 		{ "INSERT INTO t VALUES (1)", SQL_SEQUENCE },
 		{ "WITH a AS (INSERT INTO t VALUES (1)) TABLE a",
 		  SQL_SEQUENCE },
-		{ "COPY t FROM STDIN", SQL_SEQUENCE },
+		{ "COPY t FROM 'file'", SQL_SEQUENCE },
 		{ "SELECT nextval('a')", SQL_SEQUENCE },
 		{ "SELECT pg_catalog.\"setval\"('a', 1)", SQL_SEQUENCE },
 		{ "SELECT lastval()", SQL_LASTVAL },
@@ -703,6 +722,7 @@ main(void)
 		cmocka_unit_test(
 		    set_config_counts_unless_it_is_local_for_certain),
 		cmocka_unit_test(advisory_locks_of_the_session_are_seen),
+		cmocka_unit_test(a_copy_that_reads_from_the_client_is_seen),
 		cmocka_unit_test(
 		    what_moves_a_sequence_on_or_asks_for_it_is_seen),
 		cmocka_unit_test(what_a_do_block_does_for_good_is_looked_for),

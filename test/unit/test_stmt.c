@@ -24,19 +24,19 @@ static void
 equal_statements_are_one_object(void **state)
 {
 	char copy[sizeof("SELECT 1\0\0") - 1];
-	struct stmt *one = stmt_intern(ONE, 0, 0), *other;
+	struct stmt *one = stmt_intern(ONE, 0, 0, 0), *other;
 
 	(void)state;
 	memcpy(copy, ONE.at, sizeof(copy));
-	other = stmt_intern((struct span){ copy, sizeof(copy) }, 0, 0);
+	other = stmt_intern((struct span){ copy, sizeof(copy) }, 0, 0, 0);
 	assert_ptr_equal(one, other);
 	assert_int_equal(one->refs, 2);
 	stmt_unref(other);
-	other = stmt_intern(TWO, 0, 0);
+	other = stmt_intern(TWO, 0, 0, 0);
 	assert_ptr_not_equal(one, other);
 	stmt_unref(other);
 	/* The types of the parameters are part of it. */
-	other = stmt_intern(ONE_OF_INT, 0, 0);
+	other = stmt_intern(ONE_OF_INT, 0, 0, 0);
 	assert_ptr_not_equal(one, other);
 	assert_true(span_is(stmt_sql(other), "SELECT 1"));
 	stmt_unref(other);
@@ -47,7 +47,7 @@ equal_statements_are_one_object(void **state)
 static void
 a_number_is_never_used_again(void **state)
 {
-	struct stmt *one = stmt_intern(ONE, 0, 0);
+	struct stmt *one = stmt_intern(ONE, 0, 0, 0);
 	uint64_t id = one->id;
 	char was[STMT_NAME_MAX], is[STMT_NAME_MAX];
 	size_t len = stmt_name(one, was);
@@ -56,7 +56,7 @@ a_number_is_never_used_again(void **state)
 	assert_int_equal(len, strlen(was));
 	assert_memory_equal(was, STMT_PREFIX, strlen(STMT_PREFIX));
 	stmt_unref(one);
-	one = stmt_intern(ONE, 0, 0);
+	one = stmt_intern(ONE, 0, 0, 0);
 	stmt_name(one, is);
 	assert_true(one->id != id);
 	assert_string_not_equal(was, is);
@@ -66,7 +66,7 @@ a_number_is_never_used_again(void **state)
 static void
 what_a_statement_does_is_looked_at_once(void **state)
 {
-	struct stmt *stmt = stmt_intern(SPAN("DEALLOCATE ALL\0\0"), 0, 0);
+	struct stmt *stmt = stmt_intern(SPAN("DEALLOCATE ALL\0\0"), 0, 0, 0);
 
 	(void)state;
 	assert_int_equal(stmt->effects, SQL_DEALLOCATE_ALL);
@@ -80,9 +80,9 @@ no_memory_is_no_statement(void **state)
 
 	(void)state;
 	mem_fail_nth(1);
-	assert_null(stmt_intern(SPAN("SELECT 'none'\0\0"), 0, 0));
+	assert_null(stmt_intern(SPAN("SELECT 'none'\0\0"), 0, 0, 0));
 	mem_fail_nth(0);
-	stmt = stmt_intern(SPAN("SELECT 'none'\0\0"), 0, 0);
+	stmt = stmt_intern(SPAN("SELECT 'none'\0\0"), 0, 0, 0);
 	assert_non_null(stmt);
 	assert_int_equal(stmt->refs, 1);
 	stmt_unref(stmt);
@@ -94,7 +94,8 @@ intern_often(void *arg)
 {
 	(void)arg;
 	for (int i = 0; i < 2000; i++) {
-		struct stmt *stmt = stmt_intern(i % 2 == 0 ? ONE : TWO, 0, 0);
+		struct stmt *stmt = stmt_intern(i % 2 == 0 ? ONE : TWO, 0,
+		    0, 0);
 		struct stmt *again = stmt_ref(stmt);
 		stmt_unref(stmt);
 		stmt_unref(again);
@@ -112,7 +113,7 @@ threads_may_share_statements(void **state)
 	assert_int_equal(pthread_create(&other, NULL, intern_often, NULL), 0);
 	intern_often(NULL);
 	pthread_join(other, NULL);
-	one = stmt_intern(ONE, 0, 0);
+	one = stmt_intern(ONE, 0, 0, 0);
 	assert_int_equal(one->refs, 1);
 	stmt_unref(one);
 }
@@ -125,8 +126,8 @@ static void
 a_name_is_set_replaced_and_removed(void **state)
 {
 	struct stmt_names names = { 0 };
-	struct stmt *one = stmt_intern(ONE, 0, 0);
-	struct stmt *two = stmt_intern(TWO, 0, 0), *was;
+	struct stmt *one = stmt_intern(ONE, 0, 0, 0);
+	struct stmt *two = stmt_intern(TWO, 0, 0, 0), *was;
 
 	(void)state;
 	assert_null(stmt_names_get(&names, SPAN("s1")));
@@ -154,7 +155,7 @@ static void
 names_that_are_cleared_let_go_of_their_statements(void **state)
 {
 	struct stmt_names names = { 0 };
-	struct stmt *one = stmt_intern(ONE, 0, 0), *was;
+	struct stmt *one = stmt_intern(ONE, 0, 0, 0), *was;
 	char name[16];
 
 	(void)state;
@@ -176,8 +177,8 @@ static void
 the_clients_name_is_found_by_the_servers(void **state)
 {
 	struct stmt_names names = { 0 };
-	struct stmt *one = stmt_intern(ONE, 0, 0);
-	struct stmt *two = stmt_intern(TWO, 0, 0), *was;
+	struct stmt *one = stmt_intern(ONE, 0, 0, 0);
+	struct stmt *two = stmt_intern(TWO, 0, 0, 0), *was;
 	char of_one[STMT_NAME_MAX], of_two[STMT_NAME_MAX];
 
 	(void)state;
@@ -194,7 +195,7 @@ the_clients_name_is_found_by_the_servers(void **state)
 static void
 a_name_that_finds_no_memory_is_not_set(void **state)
 {
-	struct stmt *one = stmt_intern(ONE, 0, 0), *was;
+	struct stmt *one = stmt_intern(ONE, 0, 0, 0), *was;
 
 	(void)state;
 	for (uint64_t nth = 1; nth <= 2; nth++) {
@@ -219,8 +220,8 @@ static void
 the_oldest_is_the_one_not_asked_for_longest(void **state)
 {
 	struct stmt_cache cache;
-	struct stmt *one = stmt_intern(ONE, 0, 0);
-	struct stmt *two = stmt_intern(TWO, 0, 0);
+	struct stmt *one = stmt_intern(ONE, 0, 0, 0);
+	struct stmt *two = stmt_intern(TWO, 0, 0, 0);
 
 	(void)state;
 	stmt_cache_init(&cache);
@@ -250,7 +251,7 @@ the_oldest_is_the_one_not_asked_for_longest(void **state)
 static void
 a_cache_that_finds_no_memory_has_not_got_it(void **state)
 {
-	struct stmt *one = stmt_intern(ONE, 0, 0);
+	struct stmt *one = stmt_intern(ONE, 0, 0, 0);
 	struct stmt_cache cache;
 
 	(void)state;
