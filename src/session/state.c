@@ -441,12 +441,21 @@ is_no_role(const struct server *server, struct span name, struct span value)
 	    vars_get(client->startup_vars, name).at == NULL);
 }
 
+/* What we have told a migrator's server (pass_put_watch), not its client. */
+static bool
+is_our_watch(const struct server *server, struct span name)
+{
+	return server->client != NULL && server->client->migrant != NULL &&
+	    span_is(name, "client_connection_check_interval");
+}
+
 static void
 row_parameter(struct server *server, struct span name, struct span value)
 {
 	struct vars *with;
 
 	if (server->probed == NULL || is_no_role(server, name, value) ||
+	    is_our_watch(server, name) ||
 	    (server->patient && span_is(name, "statement_timeout") &&
 	    vars_get(server->probed, name).at != NULL))
 		return;

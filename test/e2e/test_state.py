@@ -310,6 +310,19 @@ def test_what_a_function_left_behind_is_found_by_an_audit(
         nobody_sees_it(pooler, PARAMETER, 1, postgres)
 
 
+def test_what_we_tell_the_server_of_a_migrator_is_no_leak(
+        start_pgsluice):
+    pooler = start_pgsluice(state_audit=1)
+    with pooler.connect(options="-c pgsluice.migrate=on") as migrator:
+        for number in range(5):
+            migrator.rows(f"CREATE TABLE state_watched_{number} ()")
+            migrator.rows("BEGIN; SELECT 1")
+            migrator.rows("COMMIT")
+            migrator.rows(f"DROP TABLE state_watched_{number}")
+            migrator.rows("SELECT 1")
+    assert "state audit" not in pooler.log()
+
+
 # Pins
 
 def pins(pooler):
