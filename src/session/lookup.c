@@ -199,17 +199,18 @@ lookup_free(struct lookup *lookup)
 	mem_delete(&lookup_type, lookup);
 }
 
-/* One row: the user's name and secret; no row, or a NULL: nobody. */
+/* One row: the user's name and secret; no row: nobody. One whose secret is NULL
+ * has none, and may come in where none is asked for (trust, cert, peer). */
 static void
 lookup_answered(void *arg, const struct ask_answer *answer)
 {
 	struct lookup *lookup = arg;
 	struct secret secret = { .kind = SECRET_NONE };
 	const char *text = NULL;
-	bool known = false;
+	bool known = answer->result == ASK_ROWS && answer->rows > 0 &&
+	    answer->columns >= 2;
 
-	if (answer->result == ASK_ROWS && answer->rows > 0 &&
-	    answer->columns >= 2)
+	if (known)
 		text = answer->cell(answer, 0, 1);
 	if (answer->result != ASK_ROWS)
 		log_error("auth_query for %s/%s failed: %s", lookup->database,

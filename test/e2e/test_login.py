@@ -75,9 +75,16 @@ def test_trust_asks_auth_query_for_who_is_known(start_pgsluice, postgres):
         databases={"app": to_postgres(postgres)}, auth_type="trust",
         secrets={user: secret(user) for user in ("admin", "trust_user")},
         auth_user="trust_user",
-        auth_query="SELECT 'app'::text, 'x'::text WHERE $1 = 'app'")
+        auth_query="SELECT $1::text, CASE $1 WHEN 'app' THEN 'x' END"
+                   " WHERE $1 IN ('app', 'scram_user')")
     assert is_let_in(pooler, password="wrong")
     assert is_refused(pooler, "stranger", database="app")
+    # one without a password
+    assert is_let_in(pooler, "scram_user", password="wrong", database="app")
+    pooler.configure(auth_type="plain")
+    assert is_let_in(pooler, password="x")
+    assert is_refused(pooler, "scram_user", password="x", database="app")
+    assert is_refused(pooler, "scram_user", password="", database="app")
 
 
 def test_trust_is_for_this_machine_only(forced):
