@@ -41,7 +41,6 @@ struct client {
 	bool joined;			/* counted in its pool */
 	bool begin_failed;		/* that transaction is in error */
 	bool keeps_sequences;		/* it has asked for lastval() */
-	uint64_t sequences_on;		/* the server that moved one for it */
 	bool is_resting;		/* with a server, between two
 					 * transactions: pool/hold.h */
 	bool repeats;			/* its batch is to be walked again */
@@ -50,6 +49,7 @@ struct client {
 	struct worker *worker;
 	struct list node;		/* the worker's list of this state */
 	uint64_t id;			/* never used again; see worker.c */
+	uint64_t sequences_on;		/* the server that moved one for it */
 	struct pool *pool;		/* NULL before login */
 	struct pool_quota *user;	/* who it is, with a pool: whom it has
 					 * logged in as; its servers may be
