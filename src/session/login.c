@@ -453,7 +453,6 @@ login_looked_up(void *arg, const struct secret *secret)
 	struct client *client = arg;
 	struct buf *out = &client->worker->scratch;
 
-	client->login->lookup = NULL;
 	client->login->from_query = true;
 	stream_resume(&client->s, PAUSE_HELPER);
 	buf_clear(out);

@@ -190,10 +190,17 @@ lookup_finish(struct worker *worker)
 }
 
 static void
-lookup_free(struct lookup *lookup)
+lookup_let_go(struct lookup *lookup)
 {
 	if (lookup->slot != NULL)
 		*lookup->slot = NULL;
+	lookup->slot = NULL;
+}
+
+static void
+lookup_free(struct lookup *lookup)
+{
+	lookup_let_go(lookup);
 	mem_free(lookup->database);
 	mem_free(lookup->user);
 	mem_delete(&lookup_type, lookup);
@@ -220,6 +227,8 @@ lookup_answered(void *arg, const struct ask_answer *answer)
 	if (answer->result == ASK_ROWS)
 		users_cache(span_of(lookup->database), span_of(lookup->user),
 		    known ? &secret : NULL);
+	/* Who asked may be gone once it has been told. */
+	lookup_let_go(lookup);
 	if (lookup->found != NULL)
 		lookup->found(lookup->arg, known ? &secret : NULL);
 	secret_finish(&secret);
