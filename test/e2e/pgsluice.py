@@ -11,9 +11,11 @@ that were free; each is gone when its owner is, however that ends.
 import atexit
 import ctypes
 import functools
+import itertools
 import json
 import os
 import pwd
+import random
 import re
 import shutil
 import signal
@@ -63,10 +65,36 @@ def wait_until(fact, what, deadline=DEADLINE):
         time.sleep(0.01)
 
 
+def ports():
+    """Below those that the kernel gives to connections (from 32768 on), which
+    might come in between; and of its own for each process of pytest."""
+    first, count = 10000, 2500
+    worker = re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", ""))
+    first += int(worker or 7) % 8 * count
+    begin = random.randrange(count)
+    for number in itertools.count(begin):
+        yield first + number % count
+
+
+PORTS = ports()
+
+
 def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    for port in PORTS:
+        with socket.socket() as sock:
+            try:
+                sock.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+
+
+def is_listening(path):
+    """Does a unix socket? From outside: a connection would leave traces."""
+    accepts = "00010000"
+    with open("/proc/net/unix", encoding="utf-8") as file:
+        return any(line.split()[3] == accepts for line in file
+                   if line.rstrip().endswith(f" {path}"))
 
 
 def die_with_parent():
@@ -428,11 +456,13 @@ class Pooler(Program):
         raise NotImplementedError
 
     def _is_ready(self):
+        folder = self.settings.get("unix_socket_dir")
         try:
             wire.Wire.connect(self.port).close()
-            return True
         except OSError:
             return False
+        return not folder or not folder.startswith("/") or is_listening(
+            f"{folder}/.s.PGSQL.{self.port}")
 
     def configure(self, **settings):
         """Changes settings in the file (None: takes out) and reloads."""

@@ -122,7 +122,8 @@ def test_a_url_is_all_it_needs(start, postgres, url_port, how):
             self.environment = {"PGSLUICE_URL": postgres.url()}
 
     pooler = start(OfUrl if how == "argument" else InEnvironment, postgres,
-                   listen_port=url_port, logfile=None)
+                   listen_port=url_port, logfile=None,
+                   unix_socket_dir=None)
     with pooler.connect() as client:
         assert client.value("SELECT current_user || current_database()") \
             == "appapp"

@@ -196,7 +196,7 @@ class Contained(Pgsluice):
     secrets in the environment."""
 
     def __init__(self, cluster, folder, authority):
-        super().__init__(cluster)
+        super().__init__(cluster, unix_socket_dir=None)
         self.run = str(folder)
         self.authority = authority
         self.entrypoint = os.path.join(CONTAINER, "entrypoint")
