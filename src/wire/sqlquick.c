@@ -28,7 +28,9 @@ bytes_are(const char *at, const char *begin, const char *end, ptrdiff_t back,
 	return span_starts_case(s, word);
 }
 
-/* Exactly: does one of the fragments stand around this byte? */
+/* Exactly: does one of the fragments stand around this byte? Asked only where
+ * may_be_suspicious() has seen this byte and the next one: whatever is looked
+ * for here has its pair there. */
 static bool
 is_suspicious(const char *at, const char *begin, const char *end)
 {
